@@ -1,7 +1,6 @@
 """Commands that run Dagster (`materialize`, `ui`), the API of a made-up company (`sandbox`), or both (`demo`)."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -129,7 +128,6 @@ def demo(days: int) -> None:
         home = variables["DAGSTER_HOME"]
         Path(home).mkdir(parents=True, exist_ok=True)
         Path(home, "dagster.yaml").write_text(own_yaml(home), "utf-8")
-        shutil.copyfile(Path(__file__).with_name("demo_budgets.toml"), variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
         made = run_days(settings, first, today, select=("*",), judge_reach=timedelta(days=DEMO_SHOWN))
@@ -153,7 +151,7 @@ def demo_variables(url: str, first: date) -> dict[str, str]:
         "LANGSMITH_ENDPOINT": url,
         "SESSIONS_PIPELINE_DATA_ROOT": str(root),
         "SESSIONS_PIPELINE_START_DATE": str(first),
-        "SESSIONS_PIPELINE_BUDGETS": str(root / "budgets.toml"),
+        "SESSIONS_PIPELINE_BUDGETS": str(Path(__file__).with_name("demo_budgets.toml")),
         "DAGSTER_HOME": str(root / "_dagster"),
     }
 
