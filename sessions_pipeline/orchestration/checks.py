@@ -67,7 +67,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         passed=not reached and not wrong,
         severity=dg.AssetCheckSeverity("ERROR" if wrong or states["exceeded"] else "WARN"),
         description=summary + wrong,
-        metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
+        metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.notes))) for one in statuses},
     )
 
 
