@@ -63,12 +63,12 @@ def write_report(
         asked, others = days_text(first, last), days_text(stored[0], stored[-1])
         raise NotReadError(f"{asked}: nothing was read; choose days of {others}, or materialize these if they are past")
     end = min(last, max(stored[-1], today or datetime.now(UTC).date())) if stored else last
-    page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last))
+    page = build_report(replace(read_report_data(lake, first, end), asked_for=last, budgets=budgets))
     return write_named(file, page) if file else lake.write_file(REPORT_FILE, page)
 
 
-def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ()) -> ReportData:
-    """Read what a report on these days, both included, needs. `budgets` are passed on as they are.
+def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
+    """Read what a report on these days, both included, needs from the tables; budgets are not among it.
 
     Raises:
         LakeError: a file can't be read.
@@ -106,7 +106,6 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         unread_of=unread_of,
         judges=lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, inside, JUDGE_COLUMNS)[0],
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
-        budgets=budgets,
     )
 
 
