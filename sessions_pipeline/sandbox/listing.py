@@ -25,14 +25,13 @@ STATS = (
 
 
 class CompanyData:
-    """A made-up company's data, which end at `now`. Tests may change `sessions` and `datasets` between requests.
+    """A made-up company's data, which end at a given time. Tests may change `sessions` and `datasets` between requests.
 
     `records` caches the JSON of each session by its id; a test that changes a session has to remove its entry.
     As in the real API, a few records break the schema, a few have no start time, and times have no UTC `offset`.
     """
 
     def __init__(self, now: datetime, seed: int = SEED) -> None:
-        self.now = now
         self.datasets = datasets()
         self.sessions = company(seed, now, self.datasets)
         self.offset = ""
@@ -64,7 +63,7 @@ class CompanyData:
     def _record(self, session: Session) -> dict[str, Any]:
         """The session's JSON with all stats, without its `broken` fields."""
         if session.id not in self.records:
-            self.records[session.id] = as_json(session, self.offset, stats_of(session, session.runs, self.now))
+            self.records[session.id] = as_json(session, self.offset, stats_of(session, session.runs))
         return self.records[session.id]
 
     def _text(self, session: Session, asked: "SessionsQuery") -> str:
@@ -84,7 +83,7 @@ class CompanyData:
         if asked.stats_start_time is not None:
             runs = runs[bisect_left(runs, microseconds(asked.stats_start_time), key=attrgetter("start_us")) :]
         # If no run was left out, as in most sessions, the cached stats are right.
-        whole = self._record(session) if len(runs) == len(session.runs) else stats_of(session, runs, self.now)
+        whole = self._record(session) if len(runs) == len(session.runs) else stats_of(session, runs)
         return {name: whole[name] for name in asked.stats_select or STATS if name in STATS}
 
     def _matches(self, session: Session, asked: "SessionsQuery") -> bool:
@@ -168,7 +167,7 @@ def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, A
     }
 
 
-def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, Any]:
+def stats_of(session: Session, runs: Sequence[Run]) -> dict[str, Any]:
     """Counts, tokens, exact costs, latencies, rates and scores over some of a session's runs."""
     prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
     costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
@@ -181,7 +180,7 @@ def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, 
         **{f"{name}_p{part}": _percentile(values, part) for name, values in times.items() for part in (50, 99)},
         "error_rate": round(sum(run.is_error for run in runs) / len(runs), 6) if runs else None,
         "streaming_rate": round(sum(run.is_streamed for run in runs) / len(runs), 6) if runs else None,
-        "feedback_stats": feedback(session, now),
+        "feedback_stats": feedback(session),
         "session_feedback_stats": {},
         "run_facets": [],
     }
