@@ -23,7 +23,6 @@ class SettingError(UsageError):
     """A setting is missing or wrong; the text names the environment variable."""
 
     def __init__(self, variable: str, problem: str) -> None:
-        self.variable = variable
         super().__init__(f"{variable}: {problem}")
 
 

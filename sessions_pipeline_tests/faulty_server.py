@@ -229,7 +229,7 @@ def build_api(
     """The API of a made-up company, or of `texts`, which must be sorted newest first.
 
     A test that lists all sessions is quicker if the company `is_drawn`: its runs and records are made once, and copied.
-    A test that then changes a session must have its company `forget` it.
+    A test that then changes a session must remove its entry from the company's `records`.
     """
     time = now or datetime.now(UTC)
     if texts is not None:

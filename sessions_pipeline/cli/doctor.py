@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
@@ -106,13 +105,13 @@ def _settings(settings: Settings) -> str:
 
 
 def _credentials(settings: Settings) -> str:
+    from sessions_pipeline.langsmith.auth import Auth
     from sessions_pipeline.langsmith.client import SessionsClient
 
     with SessionsClient(settings):
-        pass
+        auth = Auth(settings)
     kind = "bearer token" if settings.bearer_token else "API key"
-    endpoint = urlsplit(settings.endpoint)
-    if endpoint.scheme == "http" and endpoint.hostname not in ("127.0.0.1", "localhost", "::1"):
+    if auth.base.startswith("http:") and not auth.is_loopback:
         kind += " (sent unencrypted: LANGSMITH_ENDPOINT is http)"
     number = len(settings.workspace_ids)
     return f"{kind} set, for {plural(number, 'workspace') if number else 'its own workspace'}"

@@ -1,14 +1,13 @@
 """Commands that run Dagster (`materialize`, `ui`), the API of a made-up company (`sandbox`), or both (`demo`)."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,24 +91,20 @@ def run_days(
 
     # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
-    finished, warnings = set[date](), list[str]()
-
-    def on_day(day: date) -> None:
-        finished.add(day)
-        progress(day)
-
+    finished, warnings = list[date](), list[str]()
     with terminal.reported(finished, warnings), ExitStack() as stack:
         with terminal.heavy_imports():
             from sessions_pipeline.pipeline import Pipeline
 
-            pipeline = Pipeline(settings, on_day=on_day, on_warning=warnings.append, **values)
+            pipeline = Pipeline(settings, on_warning=warnings.append, **values)
             if {*select} <= {"*"} and pipeline.as_of is None:
                 stack.enter_context(pipeline.start_fetching(days_between(first, last)))
             from sessions_pipeline.definitions import build_definitions
             from sessions_pipeline.orchestration.run import days_made, execute, open_instance
         instance = stack.enter_context(open_instance(settings.dagster_home))
-        progress = stack.enter_context(terminal.progress_bar((last - first).days + 1))
-        return days_made(execute(build_definitions(pipeline), first, last, instance=instance, select=select))
+        on_day = stack.enter_context(terminal.progress_bar((last - first).days + 1, finished))
+        definitions = build_definitions(replace(pipeline, on_day=on_day))
+        return days_made(execute(definitions, first, last, instance=instance, select=select))
 
 
 @click.command(epilog="Example: sessions-pipeline demo")
@@ -133,7 +128,6 @@ def demo(days: int) -> None:
         home = variables["DAGSTER_HOME"]
         Path(home).mkdir(parents=True, exist_ok=True)
         Path(home, "dagster.yaml").write_text(own_yaml(home), "utf-8")
-        shutil.copyfile(Path(__file__).with_name("demo_budgets.toml"), variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
         made = run_days(settings, first, today, select=("*",), judge_reach=timedelta(days=DEMO_SHOWN))
@@ -157,7 +151,7 @@ def demo_variables(url: str, first: date) -> dict[str, str]:
         "LANGSMITH_ENDPOINT": url,
         "SESSIONS_PIPELINE_DATA_ROOT": str(root),
         "SESSIONS_PIPELINE_START_DATE": str(first),
-        "SESSIONS_PIPELINE_BUDGETS": str(root / "budgets.toml"),
+        "SESSIONS_PIPELINE_BUDGETS": str(Path(__file__).with_name("demo_budgets.toml")),
         "DAGSTER_HOME": str(root / "_dagster"),
     }
 
@@ -234,15 +228,13 @@ def sandbox(port: int) -> None:
     """
     from sessions_pipeline.sandbox import KEY, running_sandbox
 
-    stopped = threading.Event()
     _refuse_taken(port)
-    with running_sandbox(port) as url:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
+    # What stops any other command by an error, such as Ctrl-C, is the ordinary end of this one.
+    with running_sandbox(port) as url, suppress(KeyboardInterrupt):
         click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
         click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
         click.echo("Ctrl-C stops it.")
-        stopped.wait()
+        signal.pause()
 
 
 def _refuse_taken(port: int) -> None:

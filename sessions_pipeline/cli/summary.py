@@ -116,8 +116,8 @@ def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
         yield f"Budget   {visible(status.budget.label)}: {status.headline}{state}"
-        if status.caveats:
-            yield f"{'':{INDENT}}{status.caveats}"
+        if status.notes:
+            yield f"{'':{INDENT}}{status.notes}"
 
 
 def print_json(value: Any) -> None:

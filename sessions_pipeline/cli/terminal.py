@@ -2,7 +2,6 @@
 
 import gc
 import io
-import itertools
 import os
 import shutil
 import signal
@@ -200,13 +199,15 @@ def heavy_imports() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
+def progress_bar(days: int, finished: list[date]) -> Iterator[Callable[[date], None]]:
     """Show a progress bar if standard error is a terminal; yields a function to call with each finished day.
+
+    The function adds the day to `finished`, of which there will be as many as `days`.
 
     The bar is drawn on a copy of standard error, because Dagster redirects the descriptor itself while a step runs.
     """
     if not sys.stderr.isatty():
-        yield lambda _day: None
+        yield finished.append
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -219,12 +220,11 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
         with bar, Path(os.devnull).open("w") as silent:
             # One more than the days, because tables of all days are written after the last one.
             task = bar.add_task("days", total=days + 1, text=f"0/{days} reading")
-            numbers = itertools.count(1)
 
             def on_day(day: date) -> None:
-                number = next(numbers)
-                text = f"{number}/{days} {day if number < days else 'other tables and checks'}"
-                bar.update(task, completed=number, text=text, refresh=True)
+                finished.append(day)
+                text = f"{len(finished)}/{days} {day if len(finished) < days else 'other tables and checks'}"
+                bar.update(task, completed=len(finished), text=text, refresh=True)
 
             # Dagster's child processes get Ctrl-C, too, and would print tracebacks.
             os.dup2(silent.fileno(), sys.stderr.fileno())

@@ -6,7 +6,7 @@ The assumptions come from the schema, from other clients and from the embedded A
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
@@ -19,15 +19,8 @@ from sessions_pipeline.validation.validate import Validator
 
 MOST_REQUESTS, MOST_SECONDS = 30, 90.0
 BEYOND_ANY_LIST = 10_000_000
-
-
-class ProbeResult(NamedTuple):
-    """An assumption about a version of the API, whether it holds (None: undecided), and what was seen."""
-
-    api_version: str
-    assumption: str
-    holds: bool | None
-    seen: str
+Result: TypeAlias = tuple[str, str, bool | None, str]
+"""A version of the API, an assumption about it, whether that holds (None: undecided), and what was seen."""
 
 
 class UndecidedError(Exception):
@@ -146,7 +139,7 @@ V1_ONLY: Mapping[str, _Test] = {
 ASSUMPTIONS = (("v1", V1, {**BOTH_VERSIONS, **V1_ONLY}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH_VERSIONS}))
 
 
-def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[ProbeResult]:
+def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Result]:
     """Test each assumption, in about 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
     for version, client.api_version, assumptions in ASSUMPTIONS:
@@ -162,4 +155,4 @@ def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Ite
                 is_final = isinstance(error, RefusedError | NotFoundError)
                 # If the version has answered nothing so far, its refusal says nothing about the assumption.
                 holds, seen = False if is_final and is_answered else None, "refused" if is_final else "no usable answer"
-            yield ProbeResult(version, assumption, holds, seen)
+            yield version, assumption, holds, seen

@@ -18,7 +18,6 @@ from sessions_pipeline.tables import CHECKS, DAILY_COST_BY_REFERENCE_DATASET, RE
 from sessions_pipeline.tables.period_costs import PERIODS
 from sessions_pipeline.tables.table import Check
 
-BUDGET_CHECK = "costs_are_within_budget"
 # How many violations are named in a check's metadata.
 MOST_NAMED = 20
 
@@ -48,11 +47,7 @@ def check_tables(
         )
 
 
-@dg.asset_check(
-    asset=DAILY_COST_BY_REFERENCE_DATASET.name,
-    additional_deps=[REFERENCE_DATASETS.name],
-    name=BUDGET_CHECK,
-)
+@dg.asset_check(asset=DAILY_COST_BY_REFERENCE_DATASET.name, additional_deps=[REFERENCE_DATASETS.name])
 def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """No budget has reached its warning, or is beyond its limit."""
     # It depends on `reference_datasets`, because a budget may be for a dataset by its name.
@@ -69,7 +64,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         passed=not reached and not wrong,
         severity=dg.AssetCheckSeverity("ERROR" if wrong or states["exceeded"] else "WARN"),
         description=summary + wrong,
-        metadata={one.budget.label: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
+        metadata={one.budget.label: "; ".join(filter(None, (one.headline, one.notes))) for one in statuses},
     )
 
 

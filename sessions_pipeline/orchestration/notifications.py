@@ -11,7 +11,7 @@ import dagster as dg
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
-from sessions_pipeline.orchestration.checks import BUDGET_CHECK
+from sessions_pipeline.orchestration.checks import costs_are_within_budget
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, data_root_notices, deliver
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
@@ -100,7 +100,8 @@ def _notices_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datet
                 yield _run_failure_notice(run, event, now)
             continue
         check = event.asset_check_evaluation_data
-        if not check.passed and check.severity is dg.AssetCheckSeverity.ERROR and check.check_name != BUDGET_CHECK:
+        is_error = not check.passed and check.severity is dg.AssetCheckSeverity.ERROR
+        if is_error and check.asset_check_key not in costs_are_within_budget.check_keys:
             which, asset = check.metadata.get("which"), check.asset_key.to_user_string()
             text = f"{which.value if which else 'See its metadata.'}\nDagster UI: checks of {asset}, run {run.run_id}."
             yield Notice(f"check {check.check_name}", f"Check {check.check_name} failed", text, now + A_DAY)

@@ -99,19 +99,21 @@ class BudgetStatus:
         return "ok" if self.is_known else "unknown"
 
     @property
-    def caveats(self) -> str:
-        """What is missing from the sum, and why the budget can't be checked, as one text; empty if nothing."""
+    def notes(self) -> str:
+        """As one text: why the budget can't be checked or may be exceeded, and what its sum lacks; empty if nothing."""
         of_all = f"of {plural(self.experiments or 0, 'experiment')}"
+        will_exceed = self.state != "exceeded" and (self.forecast or 0) > self.budget.limit
         last = f"last read {self.read_at:%Y-%m-%d %H:%M} UTC" if self.read_at else f"not read in {LOOKBACK.days} days"
-        caveats = (
+        notes = (
             visible(self.problem),
+            f"the forecast, {self.amounts[-1]}, is over the limit" if will_exceed else "",
             f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",
             self._unjudged(self.unjudged, of_all) if self.unjudged else "",
             f"{self.unread_because}: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
-        return "; ".join(filter(None, caveats))
+        return "; ".join(filter(None, notes))
 
     def _unjudged(self, count: int, of_all: str) -> str:
         text = [f"judges of {count:,d} {of_all} not measured"]
@@ -123,26 +125,10 @@ class BudgetStatus:
         return "; ".join(text)
 
     @property
-    def outlook(self) -> str:
-        """The forecast as text: `heading for $416.53, over the limit`; empty without a forecast."""
-        over = ", over the limit" if self._will_exceed else ""
-        return f"heading for {self.amounts[-1]}{over}" if self.amounts[-1] else ""
-
-    @property
-    def _will_exceed(self) -> bool:
-        """Whether the forecast is over the limit, and the cost so far is not."""
-        return (self.forecast or 0) > self.budget.limit and self.state != "exceeded"
-
-    @property
-    def notes(self) -> str:
-        """The text below the amounts: the outlook if it is over the limit, and the caveats."""
-        return "; ".join(filter(None, (self.outlook if self._will_exceed else "", self.caveats)))
-
-    @property
     def headline(self) -> str:
-        """The amounts as text: `$312.40 of $400.00 (78.1 %), heading for $416.53, over the limit`."""
-        used, limit, percent, _ = self.amounts
-        return ", ".join(filter(None, (f"{used} of {limit} ({percent})", self.outlook)))
+        """The amounts as text: `$312.40 of $400.00 (78.1 %), heading for $416.53`."""
+        used, limit, percent, outlook = self.amounts
+        return f"{used} of {limit} ({percent}){f', heading for {outlook}' if outlook else ''}"
 
 
 def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> list[BudgetStatus]:

@@ -105,7 +105,7 @@ def lake_notices(
     """
     for status in statuses:
         if happened := "can't be checked" if status.problem else REACHED.get(status.state):
-            lines = (status.headline, status.caveats, f"See {report}, and `sessions-pipeline budget`.")
+            lines = (status.headline, status.notes, f"See {report}, and `sessions-pipeline budget`.")
             text = "\n".join(filter(None, lines))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             again_from = now if status.problem else midnight(status.last)

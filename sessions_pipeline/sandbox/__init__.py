@@ -120,12 +120,7 @@ class Api:
 
     def app(self) -> Any:
         """The ASGI application."""
-        return Starlette(
-            routes=[
-                *(Route(path, self._endpoint(answer)) for path, answer in self.answers().items()),
-                Route("/info", lambda _: JSONResponse({"version": "sandbox"})),
-            ]
-        )
+        return Starlette(routes=[Route(path, self._endpoint(answer)) for path, answer in self.answers().items()])
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
         """The functions that answer a request's parameters and workspace, by path."""

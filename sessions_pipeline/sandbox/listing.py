@@ -25,17 +25,17 @@ STATS = (
 
 
 class CompanyData:
-    """A made-up company's data, which end at `now`. Tests may change `sessions` and `datasets` between requests.
+    """A made-up company's data, which end at a given time. Tests may change `sessions` and `datasets` between requests.
 
+    `records` caches the JSON of each session by its id; a test that changes a session has to remove its entry.
     As in the real API, a few records break the schema, a few have no start time, and times have no UTC `offset`.
     """
 
     def __init__(self, now: datetime, seed: int = SEED) -> None:
-        self.now = now
         self.datasets = datasets()
         self.sessions = company(seed, now, self.datasets)
         self.offset = ""
-        self._records: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, dict[str, Any]] = {}
 
     def page(self, asked: "SessionsQuery", workspace: str) -> tuple[list[str], int]:
         """The JSON texts of one page of sessions, and the number of all that match."""
@@ -47,10 +47,6 @@ class CompanyData:
         chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
         return [dumps(self._dataset_json(one)) for one in page], len(chosen)
-
-    def forget(self, session: Session) -> None:
-        """Drop the cached JSON of a session that was changed."""
-        self._records.pop(session.id, None)
 
     def ordered(self, asked: "SessionsQuery", workspace: str) -> list[Session]:
         """All sessions that match, sorted as PostgreSQL does: nulls last if ascending, first if descending."""
@@ -66,9 +62,9 @@ class CompanyData:
 
     def _record(self, session: Session) -> dict[str, Any]:
         """The session's JSON with all stats, without its `broken` fields."""
-        if session.id not in self._records:
-            self._records[session.id] = as_json(session, self.offset, stats_of(session, session.runs, self.now))
-        return self._records[session.id]
+        if session.id not in self.records:
+            self.records[session.id] = as_json(session, self.offset, stats_of(session, session.runs))
+        return self.records[session.id]
 
     def _text(self, session: Session, asked: "SessionsQuery") -> str:
         record = self._record(session)
@@ -87,7 +83,7 @@ class CompanyData:
         if asked.stats_start_time is not None:
             runs = runs[bisect_left(runs, microseconds(asked.stats_start_time), key=attrgetter("start_us")) :]
         # If no run was left out, as in most sessions, the cached stats are right.
-        whole = self._record(session) if len(runs) == len(session.runs) else stats_of(session, runs, self.now)
+        whole = self._record(session) if len(runs) == len(session.runs) else stats_of(session, runs)
         return {name: whole[name] for name in asked.stats_select or STATS if name in STATS}
 
     def _matches(self, session: Session, asked: "SessionsQuery") -> bool:
@@ -171,7 +167,7 @@ def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, A
     }
 
 
-def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, Any]:
+def stats_of(session: Session, runs: Sequence[Run]) -> dict[str, Any]:
     """Counts, tokens, exact costs, latencies, rates and scores over some of a session's runs."""
     prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
     costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
@@ -184,7 +180,7 @@ def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, 
         **{f"{name}_p{part}": _percentile(values, part) for name, values in times.items() for part in (50, 99)},
         "error_rate": round(sum(run.is_error for run in runs) / len(runs), 6) if runs else None,
         "streaming_rate": round(sum(run.is_streamed for run in runs) / len(runs), 6) if runs else None,
-        "feedback_stats": feedback(session, now),
+        "feedback_stats": feedback(session),
         "session_feedback_stats": {},
         "run_facets": [],
     }

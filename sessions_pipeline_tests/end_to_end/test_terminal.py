@@ -130,7 +130,6 @@ def test_make_dev_prints_the_address_of_the_ui_and_all_its_processes_end_cleanly
     home = tmp_path / "data" / "demo" / "_dagster"
     home.mkdir(parents=True)
     shutil.copy(SHIPPED, home)
-    (home.parent / "budgets.toml").touch()
     lake = Lake.open(str(home.parent), query={})
     lake.replace(RAW_SESSIONS, datetime.now(UTC).date(), RAW_SESSIONS.schema.empty_table(), {})
     port = free_port()

@@ -215,7 +215,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
 @pytest.mark.parametrize(("scheme", "is_warned"), [("http", True), ("https", False)])
 def test_the_doctor_says_that_a_key_is_sent_unencrypted(run: Run, scheme: str, *, is_warned: bool) -> None:
     said = " API key (sent unencrypted: LANGSMITH_ENDPOINT is http) set"
-    assert (said in run("doctor", LANGSMITH_ENDPOINT=f"{scheme}://127.0.0.2:1").out) == is_warned
+    assert (said in run("doctor", LANGSMITH_ENDPOINT=f"{scheme}://api.invalid:1").out) == is_warned
     assert said not in run("doctor", LANGSMITH_ENDPOINT=f"{scheme}://localhost:1").out
 
 
@@ -682,8 +682,8 @@ def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _interrupted_after_a_day(patch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def bar(_days: int) -> Iterator[Callable[[date], None]]:
-        yield _interrupt
+    def bar(_days: int, finished: list[date]) -> Iterator[Callable[[date], None]]:
+        yield lambda day: _interrupt(finished.append(day))
 
     patch.setattr("sessions_pipeline.cli.terminal.progress_bar", bar)
 

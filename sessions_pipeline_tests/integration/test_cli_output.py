@@ -660,7 +660,7 @@ def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with progress_bar(2) as on_day:
+        with progress_bar(2, []) as on_day:
             on_day(DAY)
             os.write(theirs, b"Traceback")
         os.write(theirs, b"heard again")

@@ -123,7 +123,7 @@ def set_time(at: datetime, sandbox: Sandbox, company: list[Session], workspace: 
     sandbox.api.now = judges.until = at
     for known in ("runs", "runs_by_experiment"):
         judges.__dict__.pop(known, None)
-    sandbox.api.data.forget(judges)  # type: ignore[attr-defined]
+    sandbox.api.data.records.pop(judges.id, None)  # type: ignore[attr-defined]
 
 
 def recent(sandbox: Sandbox) -> list[Session]:
@@ -327,7 +327,7 @@ def test_a_total_emptied_by_retention_never_replaces_an_earlier_one_and_is_marke
     new = judges.runs[-1]._replace(start_us=int((NOW + timedelta(hours=3)).timestamp() * 1e6), experiment=None)
     judges.runs[:] = [new]
     judges.__dict__.pop("runs_by_experiment")
-    sandbox.api.data.forget(judges)  # type: ignore[attr-defined]
+    sandbox.api.data.records.pop(judges.id, None)  # type: ignore[attr-defined]
     reading = measured(pipeline_at(sandbox, tmp_path, later))[0].readings[OTHER_WORKSPACE]
     unchanged = {key: {**row, "read_at": later} for key, row in before.items()}
     assert rows(lake_at(tmp_path)) == unchanged
@@ -345,7 +345,7 @@ def test_a_total_that_has_become_unknown_is_kept_even_if_what_was_spent_since_is
     first = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
     unpriced, later = judge_project(sandbox), NOW + timedelta(days=32)
     unpriced.model, unpriced.seed, sandbox.api.now = "in-house-7b", 8, later
-    sandbox.api.data.forget(unpriced)  # type: ignore[attr-defined]
+    sandbox.api.data.records.pop(unpriced.id, None)  # type: ignore[attr-defined]
     night, said = measured(pipeline_at(sandbox, tmp_path, later))
     reading = night.readings[OTHER_WORKSPACE]
     assert (reading.total_cost, reading.is_exact, said) == (first.total_cost, False, [])
@@ -418,7 +418,7 @@ def test_a_total_that_changes_during_the_measurement_makes_the_reading_inexact(
 
     def run_arrives(_number: int) -> None:
         judges.runs.append(judges.runs[-1])
-        sandbox.api.data.forget(judges)  # type: ignore[attr-defined]
+        sandbox.api.data.records.pop(judges.id, None)  # type: ignore[attr-defined]
 
     sandbox.api.before_answer = run_arrives
     reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
@@ -648,7 +648,7 @@ def test_an_experiment_whose_start_time_has_changed_has_its_judges_beside_its_ow
     judges.__dict__.pop("runs_by_experiment")
     moved.start += new - old
     for session in (moved, judges):
-        sandbox.api.data.forget(session)  # type: ignore[attr-defined]
+        sandbox.api.data.records.pop(session.id, None)  # type: ignore[attr-defined]
     pipeline = pipeline_at(sandbox, tmp_path, NOW + timedelta(hours=1))
     read_days(pipeline)
     reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]

@@ -64,8 +64,7 @@ def wake(sandbox: Sandbox, session: Session, until: datetime) -> None:
     session.until = until
     session.__dict__.pop("runs", None)
     sandbox.api.now = until
-    sandbox.api.data.now = until  # type: ignore[attr-defined]
-    sandbox.api.data.forget(session)  # type: ignore[attr-defined]
+    sandbox.api.data.records.pop(session.id, None)  # type: ignore[attr-defined]
     session.runs[-1:] = [session.runs[-1]._replace(start_us=int(until.timestamp()) * 1_000_000)]
 
 

@@ -477,7 +477,7 @@ def test_changed_sessions_are_served_with_their_new_values() -> None:
     [newest, *_], total = data.page(asked, WORKSPACE)
     session = next(one for one in data.sessions if one.id == json.loads(newest)["id"])
     session.name = "refund-policy-renamed"
-    data.forget(session)
+    data.records.pop(session.id, None)
     assert json.loads(data.page(asked, WORKSPACE)[0][0])["name"] == session.name
     data.sessions.remove(session)
     assert data.page(asked, WORKSPACE)[1] == total - 1

@@ -199,7 +199,7 @@ def test_the_used_amount_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> 
     assert week.share == Decimal("0.15125")
     assert week.headline == "$60.50 of $400.00 (15.1 %), heading for $75.50"
     assert costs.status(limit=Decimal("80.0125"), period="week").headline.startswith("$60.50 of $80.0125 (75.6 %)")
-    assert (week.state, week.caveats) == ("ok", "")
+    assert (week.state, week.notes) == ("ok", "")
 
 
 def test_on_the_last_day_of_the_longest_month_its_first_day_still_counts(costs: Costs) -> None:
@@ -251,7 +251,7 @@ def test_a_period_in_which_nothing_ran_is_zero_and_one_of_unknown_costs_is_unkno
     status = costs.status()
     assert (status.used, status.unpriced, status.experiments, status.state) == (Decimal(1), 1, 2, "ok")
     assert status.headline == "≥ $1.00 of $400.00 (≥ 0.2 %), heading for ≥ $1.58"
-    assert status.caveats == "1 of 2 experiments without a cost"
+    assert status.notes == "1 of 2 experiments without a cost"
 
 
 def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_unknown(
@@ -260,16 +260,16 @@ def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_
     costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
     status = costs.status()
     assert (status.used, status.unread, status.forecast, status.state) == (Decimal(5), (MONDAY,), None, "unknown")
-    assert status.caveats == "not read to the end in every workspace: 16 Mar 2026"
-    assert costs.status(workspace=TENANT).caveats == "not read to the end: 16 Mar 2026"
+    assert status.notes == "not read to the end in every workspace: 16 Mar 2026"
+    assert costs.status(workspace=TENANT).notes == "not read to the end: 16 Mar 2026"
     for day in MONTH:
         at = datetime(2026, 3, 16, 23, 59, tzinfo=UTC) if day == MONDAY else None
         costs.lake.write_file(f"_readings/start_date={day}.json", reading(day, at, workspaces=[TENANT]))
-    assert costs.status().caveats == "not read to the end: 16 Mar 2026", "there is only one workspace"
+    assert costs.status().notes == "not read to the end: 16 Mar 2026", "there is only one workspace"
     never = Lake.open(str(tmp_path / "empty"), query={})
     [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
     assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
-    assert status.caveats.endswith("not read in 30 days"), "true of a lake that was read before, too"
+    assert status.notes.endswith("not read in 30 days"), "true of a lake that was read before, too"
 
 
 def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfinished(costs: Costs) -> None:
@@ -290,7 +290,7 @@ def test_today_is_not_called_over_where_it_was_never_read(costs: Costs) -> None:
     costs.lake.write_file(f"_readings/start_date={TODAY}.json", b"[]")
     status = costs.status()
     assert status.unread == (TODAY,)
-    assert status.caveats.startswith("not read to the end")
+    assert status.notes.startswith("not read to the end")
 
 
 def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_unread_in_others(costs: Costs) -> None:
@@ -346,16 +346,12 @@ def test_a_budget_names_a_dataset_by_its_name_or_id(costs: Costs) -> None:
 
 def test_a_dataset_name_that_is_unknown_or_ambiguous_is_refused_with_what_to_write_instead(costs: Costs) -> None:
     costs.name(golden=1, golden_=2, other=3)
-    assert (
-        costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
-    )
-    assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
+    assert costs.status(dataset="golden").notes == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
+    assert costs.status(dataset="othr").notes == "no dataset is called 'othr'; write other"
     costs.name(**{f"dataset {number:02}": number for number in range(1, 50)})
-    assert costs.status(dataset="x").caveats.endswith(
-        "write " + " or ".join(f"dataset {one:02}" for one in range(1, 11))
-    )
+    assert costs.status(dataset="x").notes.endswith("write " + " or ".join(f"dataset {one:02}" for one in range(1, 11)))
     costs.name(**{"red\x1b[31m": 1})
-    assert costs.status(dataset="red").caveats == "no dataset is called 'red'; write red␛[31m"
+    assert costs.status(dataset="red").notes == "no dataset is called 'red'; write red␛[31m"
 
 
 def test_a_budget_that_can_not_be_evaluated_is_unknown_and_the_others_are_still_evaluated(costs: Costs) -> None:
@@ -400,9 +396,9 @@ def test_days_that_were_rebuilt_as_known_earlier_count_as_unread(costs: Costs) -
     costs.lake.replace(DAILY_COST_BY_REFERENCE_DATASET, MONDAY, rows, {"as_of": "2026-03-17T01:00:00+00:00"})
     status = costs.status()
     assert (status.unread, status.forecast, status.state) == ((MONDAY,), None, "unknown")
-    assert status.caveats.startswith("not read to the end in every workspace, or rebuilt by --as-of: 16 Mar ")
+    assert status.notes.startswith("not read to the end in every workspace, or rebuilt by --as-of: 16 Mar ")
     costs.lake.write_file(f"_readings/start_date={TODAY}.json", b"")
-    assert costs.status(period="day").caveats == "not read to the end in every workspace: 20 Mar 2026"
+    assert costs.status(period="day").notes == "not read to the end in every workspace: 20 Mar 2026"
 
 
 def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(costs: Costs) -> None:
@@ -420,13 +416,13 @@ def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(
     status = costs.status(include_judges=True)
     assert (status.used, status.unjudged) == (Decimal("1.75"), 2)
     assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
-    assert "judges of 2 of 4 experiments not measured" in status.caveats
-    assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.caveats
+    assert "judges of 2 of 4 experiments not measured" in status.notes
+    assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.notes
     # The known costs alone are beyond the limit.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
     # Where nothing is known to be read, sessions come first; the period's last day would be refused.
     shutil.move(costs.root / "_readings", costs.root / "_elsewhere")
-    assert "materialize" not in costs.status(include_judges=True).caveats
+    assert "materialize" not in costs.status(include_judges=True).notes
     shutil.move(costs.root / "_elsewhere", costs.root / "_readings")
 
     said = {"session_id": uuid(2), "key": "git.branch", "value": "main"}
@@ -463,9 +459,9 @@ def test_judges_too_old_to_be_measured_make_a_budget_unknown_and_are_reported(co
     status = costs.status(include_judges=True)
     assert (status.state, status.too_old) == ("unknown", 2)
     said = "judges of 2 of 2 experiments not measured; 2 of them started over 14 days ago, too late to be measured"
-    assert status.caveats == said
+    assert status.notes == said
     costs.put(TODAY, daily(None, 1, "1"))
-    caveats = costs.status(include_judges=True).caveats
+    caveats = costs.status(include_judges=True).notes
     assert caveats.startswith(f"{said.replace('2 of 2', '3 of 3')}; `sessions-pipeline")
     assert caveats.endswith("` measures the others")
     assert costs.status().state == "ok"
@@ -495,7 +491,7 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
     costs.put(MONTH[-1] - timedelta(days=1))
     costs.put_attribute(MONTH[-1] - timedelta(days=1), value, "2")
     status = costs.status(**keys)
-    assert (status.state, status.caveats) == ("ok", said)
+    assert (status.state, status.notes) == ("ok", said)
     assert costs.status(attribute="models", value="\x1b[1m").unseen.endswith(" has models = ␛[1m")
     costs.put_attribute(TODAY - timedelta(days=31), "of old", "2", attribute="models")
     assert costs.status(attribute="models", value="of old").unseen.endswith("last 30 days has models = of old")
@@ -504,11 +500,10 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
 def test_a_forecast_beyond_the_limit_is_reported_and_does_not_change_the_state(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "304"))
     status = costs.status()
-    assert (status.state, status.notes) == ("ok", "heading for $480.00, over the limit")
-    assert status.headline == "$304.00 of $400.00 (76.0 %), heading for $480.00, over the limit"
+    assert (status.state, status.notes) == ("ok", "the forecast, $480.00, is over the limit")
+    assert status.headline == "$304.00 of $400.00 (76.0 %), heading for $480.00"
     assert costs.status(limit=480).notes == ""
-    # For a budget that is exceeded, the forecast is not mentioned.
-    assert costs.status(limit=300).headline == "$304.00 of $300.00 (101.3 %), heading for $480.00"
+    assert costs.status(limit=300).notes == "", "it is exceeded already"
 
 
 @pytest.mark.parametrize(

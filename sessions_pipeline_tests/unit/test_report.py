@@ -316,7 +316,7 @@ def test_a_change_is_explained_by_the_attribute_whose_value_makes_up_most_of_it(
 def test_a_budget_shows_the_same_state_as_the_terminal_and_a_forecast_beyond_its_limit() -> None:
     status = replace(budget("all", "400", "300"), forecast=Decimal(465))
     page = Page(html_of(report_of(daily(FIRST, 1, "5"), budgets=[status])))
-    assert "$465.00 ok heading for $465.00, over the limit" in " ".join(page.text.split())
+    assert "$465.00 ok the forecast, $465.00, is over the limit" in " ".join(page.text.split())
 
 
 def test_the_page_says_that_days_are_complete_or_what_they_lack() -> None:
@@ -688,7 +688,7 @@ def test_headline_month_forecast_and_chart_mark_sums_that_are_only_minimums_and_
     assert "1 Mar \N{EN DASH} 30 Mar 2025 ≥ $10.00 30 days; judge calls not counted" in text
     assert "Forecast for the month ≥ $10.33" in text
     assert "Against Feb 2025 ▲ ≈ +150.0 % ≥ $10.00 against $4.00, on 28 days complete in both months" in text
-    assert "≥ $300.00 $400.00 ≥ 75.0 % ≥ $465.00 ok heading for ≥ $465.00, over the limit" in text
+    assert "≥ $300.00 $400.00 ≥ 75.0 % ≥ $465.00 ok the forecast, ≥ $465.00, is over the limit" in text
     assert "2025: ≥ $10.00 in all. The tables below hold the same numbers." in html
     assert set(re.findall('data-tip="(.*?)"', html)) == {"golden · 1 Mar 2025 · ≥ $10.00"}
     before = words(html_of(report_of(*rows[:2], daily(FIRST - timedelta(days=30), 1, None))))

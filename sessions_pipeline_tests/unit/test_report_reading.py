@@ -227,6 +227,12 @@ def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake:
     models, branch = data.by_attribute
     assert (models.unread, models.groups[0].whole.now.sessions) == (2, 0)
     assert (branch.unread, branch.groups[0].whole.now.cost) == (1, 3)
+    # A file that another program has written lists none. Its rows count, but not its day, as in budgets.
+    unlisted = FIRST + timedelta(days=1)
+    replace(lake, DAILY_COST_BY_ATTRIBUTE, unlisted, [by_attribute(unlisted, 1, "main", "1.5")], {})
+    (_, branch) = (data := read_report_data(lake, FIRST, LAST)).by_attribute
+    assert data.attribute_days["git.branch"] == {FIRST, LAST}
+    assert (branch.unread, branch.groups[0].whole.now.cost) == (1, Decimal("4.5"))
 
 
 def test_the_report_shows_the_state_of_budgets_or_that_their_file_is_invalid(lake: Lake, tmp_path: Path) -> None:

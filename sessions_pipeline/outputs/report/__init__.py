@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sessions_pipeline import tables
 from sessions_pipeline.days import days_between, month_days
@@ -64,12 +63,12 @@ def write_report(
         asked, others = days_text(first, last), days_text(stored[0], stored[-1])
         raise NotReadError(f"{asked}: nothing was read; choose days of {others}, or materialize these if they are past")
     end = min(last, max(stored[-1], today or datetime.now(UTC).date())) if stored else last
-    page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last))
+    page = build_report(replace(read_report_data(lake, first, end), asked_for=last, budgets=budgets))
     return write_named(file, page) if file else lake.write_file(REPORT_FILE, page)
 
 
-def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ()) -> ReportData:
-    """Read what a report on these days, both included, needs. `budgets` are passed on as they are.
+def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
+    """Read what a report on these days, both included, needs from the tables; budgets are not among it.
 
     Raises:
         LakeError: a file can't be read.
@@ -91,7 +90,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         last=last,
         daily=daily.sort_by(LATEST_FIRST),
         attributes=attributes,
-        attribute_days=_attribute_days(attributes, summed),
+        attribute_days=_attribute_days(summed),
         experiments=_days_of_most_expensive(lake, inside),
         projects=projects,
         measured_days=len(measured),
@@ -107,7 +106,6 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         unread_of=unread_of,
         judges=lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, inside, JUDGE_COLUMNS)[0],
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
-        budgets=budgets,
     )
 
 
@@ -130,14 +128,8 @@ def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets
         return str(error)
 
 
-def _attribute_days(rows: pa.Table, files: Mapping[Day, Mapping[str, str]]) -> dict[str, frozenset[date]]:
-    """For each attribute, the days whose file was summed by it. The attributes are in the order of the latest file.
-
-    A file lists its attributes in its metadata; if it does not, those in its rows are taken.
-    """
-    keys_of = {
-        day: attributes_of(metadata) or rows.filter(pc.field("start_date") == day)["attribute"].unique().to_pylist()
-        for day, metadata in files.items()
-    }
+def _attribute_days(files: Mapping[Day, Mapping[str, str]]) -> dict[str, frozenset[date]]:
+    """For each attribute, the days whose file was summed by it. The attributes are in the order of the latest file."""
+    keys_of = {day: attributes_of(metadata) for day, metadata in files.items()}
     latest_first = dict.fromkeys(key for keys in reversed(keys_of.values()) for key in keys)
     return {key: frozenset(day for day, keys in keys_of.items() if day and key in keys) for key in latest_first}
