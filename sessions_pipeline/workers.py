@@ -60,7 +60,6 @@ class Workers:
                 break
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
-                break
             while started and failure is None and (len(started) > self._ahead or started[0].done()):
                 result, failure = _outcome(started.popleft())
                 yield from result
