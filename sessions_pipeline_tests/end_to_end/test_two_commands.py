@@ -37,10 +37,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Only the variables that find programs and packages, and a setting of pip that breaks installs into `.venv`.
 
-    PIP_USER asks for `--user` installs, as on some machines; `make` must override it.
+    `python3` is the Python that runs the tests. PIP_USER asks for `--user` installs, as on some machines; `make` must
+    override it.
     """
-    kept = {name: os.environ[name] for name in ("PATH", *_REACHES_PACKAGES) if name in os.environ}
-    return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "PIP_USER": "1"}
+    kept = {name: os.environ[name] for name in _REACHES_PACKAGES if name in os.environ}
+    path = f"{Path(sys.base_prefix) / 'bin'}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "HOME": str(tmp_path_factory.mktemp("home")), "PIP_USER": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_the_readmes_two_commands_run_in_a_fresh_clone(
     assert sorted(path.name for path in clone.parent.iterdir()) == ["a clone"]
     assert list((clone / "data" / "demo" / "daily_cost_by_reference_dataset").glob("start_date=*/*.parquet"))
     # Compiled by set-up, since PYTHONDONTWRITEBYTECODE is common in images; the demo imports only some of them.
-    modules = list((clone / ".venv").glob("lib/*/site-packages/dagster/**/*.py"))
+    modules = list((clone / ".venv").glob(f"lib/python3.{sys.version_info.minor}/site-packages/dagster/**/*.py"))
     assert len(modules) > 500
     assert all(list(module.parent.glob(f"__pycache__/{module.stem}.*.pyc")) for module in modules)
     assert " passed" in run(test, clone, cached | A_FEW)

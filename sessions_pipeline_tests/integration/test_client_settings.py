@@ -9,7 +9,7 @@ import stamina
 
 from sessions_pipeline.errors import RefusedError, SettingError, UnreachableError
 from sessions_pipeline.langsmith import SessionsQuery
-from sessions_pipeline.langsmith.auth import CERTIFICATES, Auth, proxy_for
+from sessions_pipeline.langsmith.auth import CERTIFICATES, Auth, add_certificates, proxy_for
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import DEMO, Settings
@@ -238,3 +238,11 @@ def test_a_companys_certificate_is_trusted_where_the_environment_names_it(
             with pytest.raises(RefusedError, match="SSL_CERT_FILE"):
                 client.fetch(SessionsQuery())
     assert server.paths == []
+
+
+def test_an_authority_without_every_extension_is_trusted_on_every_python() -> None:
+    context = ssl.create_default_context()
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 does
+    assert not add_certificates(context).verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.check_hostname
+    assert context.verify_mode == ssl.CERT_REQUIRED
