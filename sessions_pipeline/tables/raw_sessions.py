@@ -103,6 +103,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     # nothing is stored to compare it with.
     digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
     present = dict(zip(keys, enumerate(digests), strict=False))
+    reading = replace(reading, repeated=reading.received - len(present))
     before, since = _compare(raw, stored_keys, present, reading.number)
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
