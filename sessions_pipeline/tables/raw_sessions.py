@@ -126,7 +126,12 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     readings = sorted([*raw.readings, reading], key=attrgetter("number"))
     new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
-    rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
+    rows = raw.rows.joined(
+        part.append_column("reading", pa.repeat(number, part.num_rows)).append_column(
+            "fetched_at", pa.repeat(at, part.num_rows)
+        )
+        for part in new_rows.parts()
+    )
     return raw._replace(rows=rows, readings=readings, new_readings=[*raw.new_readings, reading], learned=True)
 
 
