@@ -6,16 +6,15 @@ It runs in a thread or in a worker process, so its inputs and results must be pi
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
 from sessions_pipeline.days import name_of
-from sessions_pipeline.errors import LakeConflictError, SumOverflowError, TooManyRejectedError
+from sessions_pipeline.errors import SumOverflowError, TooManyRejectedError
 from sessions_pipeline.lake import Lake, Written
 from sessions_pipeline.lake.commits import replace_derived, stored_metadata
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
@@ -24,7 +23,7 @@ from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, 
 from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay, dump_readings, latest_readings, load_note, load_readings
-from sessions_pipeline.tables.rows import PLAIN, Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, READINGS, columns_read
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
@@ -46,70 +45,53 @@ class DayResult:
     exceeded: str | None = None
 
 
+@retried
 def process_day(
     lake: Lake, day: Day, fetched: Sequence[RawDay] = (), received: int = 0, *, options: RunOptions
 ) -> DayResult:
-    """Merge, validate, derive and write a day.
+    """Merge, validate, derive and write a day. If what was fetched is not new, only outdated tables are written.
 
-    If the fetched readings bring nothing new, only missing or outdated tables are written.
-
-    Args:
-        lake: where the day is stored.
-        day: the day, or `UNDATED`.
-        fetched: what was fetched, one element per workspace; if empty, the tables are derived again from storage.
-        received: how many records the run has received so far, for all days.
-        options: the run's options.
+    `fetched` has one element per workspace; if it is empty, the tables are derived again from storage. `received` is
+    how many records the run has received so far, for all days.
 
     Raises:
         NotReadError: nothing was fetched, and nothing is stored (or nothing from before `options.as_of`).
         SumOverflowError: a sum does not fit its column; the text names table, sum and day. Other tables are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
-    # Uncompressed, since they are read several times. Only a very large day stays compressed.
-    fetched = [
-        part if part.rows.nbytes > PLAIN else part._replace(rows=Rows(part.rows.schema, part.rows.parts()))
-        for part in fetched
-    ]
-    process = partial(_process, lake, day, fetched, received, options)
-    with suppress(LakeConflictError):
-        return process()
-    # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
-    # other runs away from this second try.
     with lake.lock(day):
-        return retried(process)
-
-
-def _process(lake: Lake, day: Day, fetched: Sequence[RawDay], received: int, options: RunOptions) -> DayResult:
-    before, commit = RawDay(day, Rows(RAW_SESSIONS.schema), []), 0
-    if stored := lake.load(RAW_SESSIONS, day):
-        before = RawDay(day, stored.parts, load_readings(stored.metadata[READINGS]), stored.version)
-        commit = int(stored.metadata[COMMIT])
-    raw = merge(before, fetched)
-    pending = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
-    facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
-    if fetched and not raw.learned:
-        current = lake.each(partial(_current_facts, lake, day, commit, options), pending)
-        facts |= {table.name: old for table, old in current if old}
-        pending = [table for table in pending if table.name not in facts]
-    if not raw.learned and not pending:
-        _note_readings(lake, raw)
-        return DayResult(day, {}, facts)
-
-    derived = DerivedDay(raw, options)
-    if reason := _exceeded(derived, received):
-        return DayResult(day, {}, {}, reason)
-    written = dict[str, Written]()
-    with lake.lock(day):
+        before, commit = _stored_day(lake, day)
+        raw = merge(before, fetched)
+        facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
+        if fetched and not raw.learned:
+            facts |= _current_facts(lake, day, commit, options)
+        pending = [table for table in TABLES if table.name in options.tables and table.name not in facts]
+        if not raw.learned and not pending:
+            _note_readings(lake, raw)
+            return DayResult(day, {}, facts)
+        derived = DerivedDay(raw, options)
+        if reason := _exceeded(derived, received):
+            return DayResult(day, {}, {}, reason)
+        written = dict[str, Written]()
         if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
             commit = max(commit + 1, int(options.now.timestamp()))
-            raw = derived.raw
-            metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.raw_facts(raw)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=raw.version)
+            metadata = {COMMIT: str(commit), READINGS: dump_readings(derived.raw.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.raw_facts(derived.raw)
+            written[RAW_SESSIONS.name] = lake.replace(
+                RAW_SESSIONS, day, derived.raw.rows, metadata, expected=raw.version
+            )
         written |= _write_derived(lake, derived, pending, commit, facts)
     return DayResult(day, written, facts)
+
+
+def _stored_day(lake: Lake, day: Day) -> tuple[RawDay, int]:
+    """The day's raw rows and readings, with the number of their commit; empty and 0 if it was never read."""
+    if stored := lake.load(RAW_SESSIONS, day):
+        readings = load_readings(stored.metadata[READINGS])
+        return RawDay(day, stored.parts, readings, stored.version), int(stored.metadata[COMMIT])
+    return RawDay(day, Rows(RAW_SESSIONS.schema), []), 0
 
 
 def _write_derived(
@@ -158,17 +140,19 @@ def examine_day(
     return {check.name: check.examine(tables) for check in checks}
 
 
-def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, table: Table) -> dict[str, Any] | None:
-    """The facts stored in a derived file; None if the file must be made again.
+def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions) -> dict[str, dict[str, Any]]:
+    """The facts stored in the run's derived files, by table, without the files that must be made again.
 
-    That is so if it is missing, broken or lacks a column, or was made from another commit, as of another time or for
-    other attributes.
+    Those are missing, broken or lack a column, or were made from another commit, as of another time or for other
+    attributes.
     """
-    _, metadata = stored_metadata(lake, table, day)
-    expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}
-    if any(metadata.get(name) != expected.get(name) for name in (COMMIT, AS_OF, ATTRIBUTES)):
-        return None
-    return dict(json.loads(metadata.get(FACTS, "{}")))
+    tables = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
+    facts = dict[str, dict[str, Any]]()
+    for table, (_, metadata) in lake.each(lambda table: stored_metadata(lake, table, day), tables):
+        expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}
+        if FACTS in metadata and all(metadata.get(name) == expected.get(name) for name in (COMMIT, AS_OF, ATTRIBUTES)):
+            facts[table.name] = json.loads(metadata[FACTS])
+    return facts
 
 
 def _exceeded(derived: DerivedDay, received: int) -> str | None:

@@ -24,6 +24,7 @@ NewContent: TypeAlias = tuple[pa.Table, Mapping[str, str]] | None
 Make: TypeAlias = Callable[[pa.Table, Mapping[str, str]], NewContent]
 
 
+@retried
 def update_table(lake: Lake, table: Table, day: Day, make: Make) -> None:
     """Replace a file by what `make` returns for its current rows and metadata, which are empty if there is no file.
 
@@ -34,20 +35,16 @@ def update_table(lake: Lake, table: Table, day: Day, make: Make) -> None:
         LakeConflictError: other runs have replaced the file again and again.
         LakeError: the file could not be read or written; the former one is intact.
     """
-
-    def replace() -> None:
-        try:
-            stored = lake.load(table, day)
-            version = stored and stored.version
-        except BrokenError as error:
-            if table in FROM_API:
-                raise
-            stored, version = None, error.version
-        rows, metadata = (stored.rows, stored.metadata) if stored else (table.schema.empty_table(), {})
-        if content := make(rows, metadata):
-            lake.replace(table, day, *content, expected=version)
-
-    retried(replace)
+    try:
+        stored = lake.load(table, day)
+        version = stored and stored.version
+    except BrokenError as error:
+        if table in FROM_API:
+            raise
+        stored, version = None, error.version
+    rows, metadata = (stored.rows, stored.metadata) if stored else (table.schema.empty_table(), {})
+    if content := make(rows, metadata):
+        lake.replace(table, day, *content, expected=version)
 
 
 def replace_derived(
@@ -66,15 +63,16 @@ def replace_derived(
         KeyError, TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
     """
     content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
+    return _writers(os.getpid()).submit(_put_derived, lake, table, day, content, commit)
 
-    def replace() -> Written | None:
-        version, stored = stored_metadata(lake, table, day)
-        # A raw file that was restored from a backup is older than the tables made from its successors.
-        if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
-            return None
-        return lake.put(key_of(table, day), content, version)
 
-    return _writers(os.getpid()).submit(retried, replace)
+@retried
+def _put_derived(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
+    version, stored = stored_metadata(lake, table, day)
+    # A raw file that was restored from a backup is older than the tables made from its successors.
+    if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
+        return None
+    return lake.put(key_of(table, day), content, version)
 
 
 @cache
