@@ -4,8 +4,9 @@ It runs in a thread or in a worker process, so its inputs and results must be pi
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import SumOverflowError, TooManyRejectedError
-from sessions_pipeline.lake import Lake, Written
+from sessions_pipeline.lake import Lake, Written, parquet
 from sessions_pipeline.lake.commits import replace_derived, stored_metadata
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import retried
@@ -28,6 +29,8 @@ from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, REA
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
 LEAST_REJECTED = 20
+# A day has seven derived files.
+_WRITERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,10 @@ def _stored_day(lake: Lake, day: Day) -> tuple[RawDay, int]:
 def _write_derived(
     lake: Lake, derived: DerivedDay, tables: Sequence[Table], commit: int, facts: dict[str, Any]
 ) -> dict[str, Written]:
-    """Compute and write these tables while the files before them are written; add their facts to `facts`."""
+    """Compute these tables while the files of those before them are written; add their facts to `facts`.
+
+    The files are written in parallel, since a disk makes many durable in the time of one: 0.3 ms each instead of 3.
+    """
     day, files, overflows = derived.raw.day, dict[str, Future[Written | None]](), list[str]()
     try:
         for table in tables:
@@ -106,8 +112,9 @@ def _write_derived(
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {name_of(day)}: {error}")
                 continue
-            metadata = day_metadata.file_metadata(table, derived, facts[table.name])
-            files[table.name] = replace_derived(lake, table, day, derived[table], metadata, commit=commit)
+            metadata = {**day_metadata.file_metadata(table, derived, facts[table.name]), COMMIT: str(commit)}
+            content = parquet.encode(table, derived[table], metadata)
+            files[table.name] = _writers(os.getpid()).submit(replace_derived, lake, table, day, content, commit=commit)
             derived.drop(table)
         _note_readings(lake, derived.raw)
     finally:
@@ -115,6 +122,12 @@ def _write_derived(
     if overflows:
         raise SumOverflowError("; ".join(overflows))
     return {name: file for name, future in files.items() if (file := future.result())}
+
+
+@cache
+def _writers(_process: int) -> ThreadPoolExecutor:
+    """A process's writer threads. They are reused, because starting them takes a twentieth of a day's time."""
+    return ThreadPoolExecutor(_WRITERS, thread_name_prefix="files")
 
 
 def examine_day(
@@ -178,12 +191,13 @@ def too_many_rejected(exceeded: Sequence[str], limit: float) -> TooManyRejectedE
 
 def _note_readings(lake: Lake, raw: RawDay) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
+    readings, new = raw.readings, raw.new_readings
 
     def noted(stored: bytes | None) -> bytes:
         # Without older notes of the same workspaces: if the raw file was lost and a backup of it was put back, they may
         # have higher numbers.
-        asked = {one.asked for one in raw.new_readings}
+        asked = {one.asked for one in new}
         before = [one for one in load_note(stored or b"") if one.asked not in asked]
-        return dump_readings(latest_readings([*raw.readings, *before, *raw.new_readings])).encode()
+        return dump_readings(latest_readings([*readings, *before, *new])).encode()
 
     lake.update_file(readings_key(raw.day), noted)

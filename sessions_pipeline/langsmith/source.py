@@ -5,7 +5,7 @@ beside them and choose it in `Source`. Pages are requested ahead of the reader, 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class DayRecords:
             self._bytes = 0
 
     def rows(self) -> Rows:
-        """All records, ordered by id, as most tables are. One received again after it was packed comes last of two."""
+        """All records, ordered by id, as most tables are. Of two with the same id, the second was received later."""
         # Packing in the order of ids saves sorting the payloads afterwards, 2 µs a session.
         self._packed.add(records_table([self._latest[id_] for id_ in sorted(self._latest)]))
         return Rows(RAW_SCHEMA, self._packed.in_order("session_id", drain=True), plain=WAITING_BYTES)
@@ -72,11 +72,11 @@ class DayRecords:
 
 def fetch_pages(
     reader: Reader, fetch: Fetch, executor: Executor, in_flight: dict[PageRequest, Future[Page]]
-) -> Iterator[tuple[PageRequest, Page]]:
-    """Answer the reader's requests, and yield each with its page. `fetch` is called in the executor's threads.
+) -> Iterator[Sequence[Record]]:
+    """Answer the reader's requests, and yield the records of each page; none if it was requested without stats.
 
-    `in_flight`: what is in flight, at first what the caller has requested already. Later it is the page that the reader
-    requests and those that it wants prefetched, and no others.
+    `fetch` is called in the executor's threads. `in_flight` are the pages that the caller has requested already. Later
+    it is the page that the reader requests and those that it wants prefetched, and no others.
     """
     steps = reader.read()
     try:
@@ -89,45 +89,42 @@ def fetch_pages(
             for one in wanted:
                 if one not in in_flight:
                     in_flight[one] = executor.submit(fetch, one)
-            answered, page = request, in_flight.pop(wanted[0]).result()
+            page, is_counted = in_flight.pop(wanted[0]).result(), request.include_stats
             try:
                 request = steps.send(page)
             except StopIteration:
                 request = None
-            yield answered, page
+            yield page.records if is_counted else ()
     finally:
         for future in in_flight.values():
             future.cancel()
 
 
 def assemble(
-    reader: Reader, pages: Iterator[tuple[PageRequest, Page]], days: Iterable[date], reading: Reading
+    reader: Reader, pages: Iterator[Sequence[Record]], days: Iterable[date], reading: Reading
 ) -> Iterator[RawDay]:
     """Yield these days, each once the reader's pages prove it complete, then the sessions without a day.
 
-    `days` are those of the reader's window, newest first. `reading` says in which workspace, and when it began.
+    `pages` are those of `fetch_pages`. `days` are those of the reader's window, newest first. `reading` says in which
+    workspace, and when it began.
     """
     collected: dict[date | None, DayRecords] = {day: DayRecords() for day in (*days, None)}
     for day in [*collected]:
         requests = 0
-        while (day is None or day_start_us(day) <= reader.frontier) and (answered := next(pages, None)):
+        while (day is None or day_start_us(day) <= reader.frontier) and (page := next(pages, None)) is not None:
             requests += 1
-            request, page = answered
             # A page is sorted, so its records group into a few days. Those of days not in `collected` are not needed.
-            for number, records in groupby(page.records if request.include_stats else (), _day_number):
+            for number, records in groupby(page, lambda one: None if one.start_us is None else one.start_us // DAY_US):
                 start_day = None if number is None else day_of_us(number * DAY_US)
                 if start_day in collected:
                     collected[start_day].add(records)
-        found = collected.pop(day)
         if day is None:
             # Version 2 may list sessions without a start time at its list's end. Version 1 is always read to the end.
             is_partial = isinstance(reader, CursorReader) and reader.frontier > LIST_END
             reading = replace(reading, is_partial=is_partial, length=reader.highest_known + 1)
-        yield RawDay(day, found.rows(), [replace(reading, received=found.received, requests=requests)])
-
-
-def _day_number(record: Record) -> int | None:
-    return None if record.start_us is None else record.start_us // DAY_US
+        reading = replace(reading, received=collected[day].received, requests=requests)
+        # Popped here, so that its memory is freed while the caller processes the day.
+        yield RawDay(day, collected.pop(day).rows(), [reading])
 
 
 def read_ahead(days: Iterator[RawDay], most_waiting: int) -> Iterator[RawDay]:
