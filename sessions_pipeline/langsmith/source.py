@@ -203,9 +203,9 @@ class Source:
         with self.named():
             while True:
                 try:
-                    for day in self._begin(first, last, length):
-                        yield day
+                    for day in self._read(first, last, length):
                         last = day.day - timedelta(days=1) if day.day else last
+                        yield day
                 except CursorError:
                     # A cursor may expire while days are processed. If no day was read since the last time, none ever
                     # will be.
@@ -216,16 +216,18 @@ class Source:
                 else:
                     return
 
-    def _begin(self, first: date, last: date, length: int) -> Iterator[RawDay]:
+    def _read(self, first: date, last: date, length: int) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
         request = PageRequest(self.query.limit)
         began, answer = self.client.clock(), self.executor.submit(self._fetch, request)
-        page, start_us, end_us = answer.result(), day_start_us(first), day_start_us(last + timedelta(days=1))
+        page = answer.result()
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
-        reader: Reader = CursorReader(start_us=start_us, end_us=end_us, page_size=request.limit)
-        if page.next_cursor is None:
-            paging = {"page_size": request.limit, "in_flight": self.in_flight, "length": length}
-            reader = WindowReader(start_us=start_us, end_us=end_us, **paging)
+        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), request.limit
+        reader: Reader = (
+            WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight, length=length)
+            if page.next_cursor is None
+            else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
+        )
         pages = fetch_pages(reader, self._fetch, self.executor, {request: answer})
         return assemble(reader, pages, days_between(first, last)[::-1], reading)
 
