@@ -80,11 +80,10 @@ def process_day(
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
             commit = max(commit + 1, int(options.now.timestamp()))
-            metadata = {COMMIT: str(commit), READINGS: dump_readings(derived.raw.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.raw_facts(derived.raw)
-            written[RAW_SESSIONS.name] = lake.replace(
-                RAW_SESSIONS, day, derived.raw.rows, metadata, expected=raw.version
-            )
+            raw = derived.raw
+            metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.raw_facts(raw)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=raw.version)
         written |= _write_derived(lake, derived, pending, commit, facts)
     return DayResult(day, written, facts)
 

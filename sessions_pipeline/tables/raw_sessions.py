@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
-from sessions_pipeline.tables.rows import Rows
+from sessions_pipeline.tables.rows import PLAIN, Rows
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.types import TIMESTAMP
 
@@ -61,7 +61,10 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         raw: the stored day.
         fetched: what this run has fetched of it, one element per workspace.
     """
-    for day in fetched:
+    for one in fetched:
+        # Uncompressed, since they are read several times. Only a very large day stays compressed.
+        rows = one.rows if one.rows.nbytes > PLAIN else Rows(one.rows.schema, one.rows.parts())
+        day = one._replace(rows=rows)
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
@@ -126,12 +129,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     readings = sorted([*raw.readings, reading], key=attrgetter("number"))
     new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
-    rows = raw.rows.joined(
-        part.append_column("reading", pa.repeat(number, part.num_rows)).append_column(
-            "fetched_at", pa.repeat(at, part.num_rows)
-        )
-        for part in new_rows.parts()
-    )
+    rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
     return raw._replace(rows=rows, readings=readings, new_readings=[*raw.new_readings, reading], learned=True)
 
 

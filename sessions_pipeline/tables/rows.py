@@ -4,10 +4,9 @@ A usual day is kept uncompressed. The further parts of a large day are compresse
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import ceil
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,9 @@ PART = 4096
 # Bytes kept uncompressed, some 10,000 sessions. A larger limit would add 50 MB to the peak of a day of 200,000.
 PLAIN = 16 * 1024 * 1024
 _PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
-_DRAINED = pa.table({})
+
+Constants: TypeAlias = "Mapping[str, pa.Scalar[Any]]"
+_DRAINED: tuple[pa.Table, Constants] = pa.table({}), {}
 
 
 class Rows:
@@ -31,7 +32,7 @@ class Rows:
         self.num_rows = 0
         self.nbytes = 0
         self._plain = plain
-        self._parts: list[pa.Table | pa.Buffer] = []
+        self._parts: list[tuple[pa.Table | pa.Buffer, Constants]] = []
         for table in tables:
             self.add(table)
 
@@ -41,21 +42,28 @@ class Rows:
             self.num_rows += batch.num_rows
             self.nbytes += batch.nbytes
             is_plain = self.nbytes <= self._plain
-            self._parts.append(pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch))
+            part = pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch)
+            self._parts.append((part, {}))
 
-    def joined(self, tables: Iterable[pa.Table]) -> Self:
-        """These rows followed by those of tables that have the schema's columns. What is here is not copied."""
-        both = copy(self)
-        both._parts = [*self._parts]  # noqa: SLF001 - of this class
-        for table in tables:
-            both.add(table)
+    def joined(self, more: "Rows", **constants: "pa.Scalar[Any]") -> Self:
+        """These rows followed by those of `more`, to which constant columns are added. Nothing is copied."""
+        both = type(self)(self.schema)
+        both.num_rows, both.nbytes = self.num_rows + more.num_rows, self.nbytes + more.nbytes
+        added = ((part, {**known, **constants}) for part, known in more._parts)  # noqa: SLF001
+        both._parts = [*self._parts, *added]  # noqa: SLF001
         return both
 
     def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
         """Yield the rows part by part, with these columns (default: all). `drain` frees each part after use."""
         names = names or tuple(self.schema.names)
-        for index, part in enumerate(self._parts):
-            yield part.select(names) if isinstance(part, pa.Table) else _unpack(part, names, self.schema)
+        for index, (part, constants) in enumerate(self._parts):
+            rows = part if isinstance(part, pa.Table) else _unpack(part, names)
+            for name in constants.keys() & {*names}:
+                rows = rows.append_column(name, pa.repeat(constants[name], rows.num_rows))
+            rows = rows.select(names)
+            if constants or not isinstance(part, pa.Table):
+                rows = pa.Table.from_arrays(rows.columns, schema=pa.schema(map(self.schema.field, names)))
+            yield rows
             if drain:
                 self._parts[index] = _DRAINED
 
@@ -130,8 +138,8 @@ def _pack(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _unpack(part: pa.Buffer, names: Sequence[str], schema: pa.Schema) -> pa.Table:
-    included = [index for index, name in enumerate(schema.names) if name in names]
-    with pa.ipc.open_stream(part, options=pa.ipc.IpcReadOptions(included_fields=included)) as stream:
-        batch = stream.read_next_batch()
-    return pa.Table.from_arrays([batch.column(name) for name in names], schema=pa.schema(map(schema.field, names)))
+def _unpack(part: pa.Buffer, names: Iterable[str]) -> pa.RecordBatch:
+    schema = pa.ipc.read_schema(part)
+    options = pa.ipc.IpcReadOptions(included_fields=[index for index, name in enumerate(schema.names) if name in names])
+    with pa.ipc.open_stream(part, options=options) as stream:
+        return stream.read_next_batch()

@@ -1,8 +1,10 @@
 """`Rows` keeps rows in plain and compressed parts, reads them back unchanged, and sorts them like one table."""
 
 import pickle
+from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,13 +39,15 @@ def test_rows_sort_as_one_table_would(table: pa.Table, size: int, plain: int, or
     assert pa.concat_tables([SCHEMA.empty_table(), *parts]).equals(expected)
 
 
-@given(TABLES, TABLES, st.integers(1, 7), PLAIN)
-def test_rows_that_are_joined_by_others_stay_as_they_are(one: pa.Table, more: pa.Table, size: int, plain: int) -> None:
-    rows = in_parts(one, size, plain)
-    both = rows.joined([more.select(["text", "number", "key"])])
-    assert both.table().equals(pa.concat_tables([one, more]))
-    assert both.num_rows == one.num_rows + more.num_rows
-    assert rows.table().equals(one)
+@pytest.mark.parametrize("plain", [1, 1 << 20])
+def test_rows_are_combined_with_constant_columns(plain: int) -> None:
+    short = pa.schema([SCHEMA.field("key")])
+    first = Rows(SCHEMA, [pa.table([["a"], [1], ["x"]], SCHEMA)], plain=plain)
+    more = Rows(short, [pa.table([["b"]], short), pa.table([["c", "d"]], short)], plain=plain)
+    both = first.joined(more, number=pa.scalar(2), text=pa.scalar("y"))
+    expected: list[Any] = [("a", 1, "x"), ("b", 2, "y"), ("c", 2, "y"), ("d", 2, "y")]
+    assert list(both.tuples()) == expected
+    assert list(first.tuples()) == expected[:1]
 
 
 def test_compressed_rows_take_a_fraction_of_the_memory() -> None:
