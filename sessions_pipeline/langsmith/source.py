@@ -36,7 +36,6 @@ WAITING_BYTES = 2 * 1024 * 1024
 UNPACKED_BYTES = 16 * 1024 * 1024
 PAGE = 100
 Reader = WindowReader | CursorReader
-Fetch = Callable[[PageRequest], Page]
 
 
 class DayRecords:
@@ -71,12 +70,12 @@ class DayRecords:
 
 
 def fetch_pages(
-    reader: Reader, fetch: Fetch, executor: Executor, in_flight: dict[PageRequest, Future[Page]]
+    reader: Reader, send: Callable[[PageRequest], Future[Page]], in_flight: dict[PageRequest, Future[Page]]
 ) -> Iterator[Sequence[Record]]:
     """Answer the reader's requests, and yield the records of each page; none if it was requested without stats.
 
-    `fetch` is called in the executor's threads. `in_flight` are the pages that the caller has requested already. Later
-    it is the page that the reader requests and those that it wants prefetched, and no others.
+    `send` sends a request. `in_flight` are those that the caller has sent already. Later it is the reader's request and
+    those that it wants prefetched, and no others.
     """
     steps = reader.read()
     try:
@@ -88,7 +87,7 @@ def fetch_pages(
                 in_flight.pop(other).cancel()
             for one in wanted:
                 if one not in in_flight:
-                    in_flight[one] = executor.submit(fetch, one)
+                    in_flight[one] = send(one)
             page, is_counted = in_flight.pop(wanted[0]).result(), request.include_stats
             try:
                 request = steps.send(page)
@@ -219,7 +218,7 @@ class Source:
     def _read(self, first: date, last: date, length: int) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
         request = PageRequest(self.query.limit)
-        began, answer = self.client.clock(), self.executor.submit(self._fetch, request)
+        began, answer = self.client.clock(), self._send(request)
         page = answer.result()
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), request.limit
@@ -228,11 +227,11 @@ class Source:
             if page.next_cursor is None
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
-        pages = fetch_pages(reader, self._fetch, self.executor, {request: answer})
+        pages = fetch_pages(reader, self._send, {request: answer})
         return assemble(reader, pages, days_between(first, last)[::-1], reading)
 
-    def _fetch(self, request: PageRequest) -> Page:
+    def _send(self, request: PageRequest) -> Future[Page]:
         narrowed = {"id": tuple(map(UUID, request.ids))} if request.ids else {}
         paging = {"offset": request.offset, "limit": request.limit, "include_stats": request.include_stats}
         asked = self.query.model_copy(update={**paging, **narrowed})
-        return self.client.fetch(asked, workspace=self.workspace, cursor=request.cursor)
+        return self.executor.submit(self.client.fetch, asked, workspace=self.workspace, cursor=request.cursor)

@@ -141,6 +141,6 @@ def collected(
     reader: Reader, answer: Callable[[PageRequest], Page], first: date, last: date, executor: Executor
 ) -> list[RawDay]:
     """The days that the reader returns, given these answers."""
-    pages = fetch_pages(reader, answer, executor, {})
+    pages = fetch_pages(reader, lambda ask: executor.submit(answer, ask), {})
     days = days_between(first, last)[::-1]
     return list(assemble(reader, pages, days, Reading(0, datetime(2026, 1, 13, tzinfo=UTC))))
