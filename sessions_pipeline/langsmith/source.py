@@ -39,9 +39,9 @@ Reader = WindowReader | CursorReader
 
 
 class DayRecords:
-    """The records of one day, each session once. Once they are many, all but the latest are packed into Arrow.
+    """The records of one day. Once they are many, all but the latest are packed into Arrow.
 
-    `received` counts the records, with those that were received again.
+    A session is there once, unless it was received again after it was packed. `received` counts each time.
     """
 
     def __init__(self) -> None:
