@@ -112,4 +112,7 @@ def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any
 def derive(table: Table, tables: Mapping[Table, pa.Table], **more: Any) -> pa.Table:
     """A derived table, made from these tables and sorted in its own order."""
     arguments = {name: more.get(name, ()) for name in DERIVED[table].takes}
-    return DERIVED[table].make(tables, **arguments).sort_by([(name, "ascending") for name in table.order])
+    made = DERIVED[table].make(tables, **arguments)
+    # `Rows` would convert other types.
+    assert made.select(table.schema.names).schema.types == table.schema.types
+    return Rows(table.schema, [made]).table().sort_by([(name, "ascending") for name in table.order])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.lake import Lake, Written, commits
+from sessions_pipeline.lake import Lake, Written, commits, parquet
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import ANY, Expected, Item, Opened, Store, T
 from sessions_pipeline.tables import RAW_SESSIONS, Table
@@ -92,5 +92,6 @@ def replace_derived(
     lake: Lake, table: Table, data: pa.Table, metadata: Mapping[str, str], *, commit: int, day: Day = DAY
 ) -> Written | None:
     """Replace one derived file of a day that no other run may write meanwhile."""
+    content = parquet.encode(table, data, {**metadata, "commit": str(commit)})
     with lake.lock(day):
-        return commits.replace_derived(lake, table, day, data, metadata, commit=commit).result()
+        return commits.replace_derived(lake, table, day, content, commit=commit)

@@ -184,6 +184,7 @@ class Lake:
         with self._store.lock("files"):
             return self.put(key, content).uri
 
+    @retried
     def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         """Replace a file outside the tables by `change` of its content (None if there is no file).
 
@@ -192,13 +193,9 @@ class Lake:
         Raises:
             LakeError: it could not be read or written; the former file is intact.
         """
-
-        def replace() -> None:
+        with self._store.lock("files"):
             stored, version = self._read_file(key)
             self.put(key, change(stored), version)
-
-        with self._store.lock("files"):
-            retried(replace)
 
     def read_file(self, key: str) -> bytes:
         """The content of a file outside the tables; empty if there is no such file."""

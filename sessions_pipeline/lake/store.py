@@ -4,7 +4,8 @@ import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from functools import wraps
+from typing import Final, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -25,6 +26,7 @@ _ADVICE = {
     errno.EXDEV: "its folder is a link to another file system: move it back",
 }
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item")
 # What a put expects to replace: the object of this version, no object (None), or anything (`ANY`, never a version).
@@ -109,16 +111,20 @@ def lake_error(path: str, error: OSError) -> LakeError:
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
 
 
-def retried(replace: Callable[[], T]) -> T:
-    """The result of `replace`, which is called again if another run has changed its file first.
+def retried(write: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that reads and then replaces files: if another run is quicker, it is called again.
 
-    Raises:
-        LakeConflictError: other runs have changed the file `TRIES` times in a row.
+    The function raises LakeConflictError if other runs were quicker `TRIES` times in a row.
     """
-    for _ in range(TRIES - 1):
-        with suppress(LakeConflictError):
-            return replace()
-    return replace()
+
+    @wraps(write)
+    def tried(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            with suppress(LakeConflictError):
+                return write(*args, **kwargs)
+        return write(*args, **kwargs)
+
+    return tried
 
 
 def conflict(uri: str) -> LakeConflictError:

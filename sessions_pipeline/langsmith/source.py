@@ -4,7 +4,7 @@ Version 1 pages by offset (`window`), version 2 by cursor (`cursors`). To add an
 beside them and choose it in `Source`. Pages are requested ahead of the reader, and days are read ahead of the caller.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
+from sessions_pipeline.days import DAY_US, day_of_us, day_start_us, days_between
 from sessions_pipeline.errors import ApiError, CursorError
 from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
@@ -25,7 +25,7 @@ from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest, identi
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay, Reading
-from sessions_pipeline.tables.rows import PART, Rows
+from sessions_pipeline.tables.rows import Rows
 
 # Sessions of all workspaces read ahead while the caller processes a day, some 6 MB: all that a slow API sends while
 # Dagster is loading.
@@ -34,94 +34,49 @@ MOST_WAITING = 4096
 WAITING_BYTES = 2 * 1024 * 1024
 # Beyond this size, a day's records are packed into Arrow, except the latest page's, which the next page may repeat.
 UNPACKED_BYTES = 16 * 1024 * 1024
-PAGE, PACKED_AT_ONCE = 100, 2048
+PAGE = 100
 Reader = WindowReader | CursorReader
-Fetch = Callable[[PageRequest], Page]
 
 
-class DayAssembler:
-    """Collects records and hands out the days of a window, newest first, as soon as they are proven complete.
+class DayRecords:
+    """The records of one day. Once they are many, all but the latest are packed into Arrow.
 
-    `requests` counts the requests answered since the last day was handed out; `next` is the day to hand out next.
+    A session is there once, unless it was received again after it was packed. `received` counts each time.
     """
-
-    def __init__(self, first: date, last: date, reading: Reading) -> None:
-        """A window of UTC days, `first` and `last` included; `reading` says in which workspace, and when it began."""
-        self.requests = 0
-        self._reading = reading
-        self._first = first
-        self.next = last
-        self._days: defaultdict[date | None, _Sessions] = defaultdict(_Sessions)
-
-    def add(self, records: Iterable[Record]) -> None:
-        """Add records; those of days outside the window, or already handed out, are ignored."""
-        # A page is sorted, so its records group into a few days.
-        for number, group in groupby(records, lambda one: None if one.start_us is None else one.start_us // DAY_US):
-            day = None if number is None else day_of_us(number * DAY_US)
-            if day is None or self._first <= day <= self.next:
-                self._days[day].add(group)
-
-    def close(self, frontier_us: int) -> Iterator[RawDay]:
-        """Hand out each day wholly above the frontier once."""
-        while self.next >= self._first and day_start_us(self.next) > frontier_us:
-            yield self.take(self.next)
-            self.next -= timedelta(days=1)
-
-    def take(self, day: date | None, *, is_partial: bool = False, length: int = 0) -> RawDay:
-        """Hand out a day, or the sessions without one; `is_partial` and `length` are those of `Reading`."""
-        sessions = self._days.pop(day, None) or _Sessions()
-        rows, received = sessions.rows(), sessions.received
-        counts = {"received": received, "repeated": received - rows.num_rows, "requests": self.requests}
-        self.requests = 0
-        return RawDay(day, rows, [replace(self._reading, **counts, is_partial=is_partial, length=length)])
-
-
-class _Sessions:
-    """The sessions of one day, each once. As soon as there are many, all but the latest are packed into Arrow."""
 
     def __init__(self) -> None:
         self.received = 0
         self._latest: dict[str, Record] = {}
         self._bytes = 0
         self._packed = Rows(RAW_SCHEMA)
-        self._packed_ids: set[str] = set()
-        self._repeated: dict[str, Record] = {}  # records received again after they were packed
 
     def add(self, records: Iterable[Record]) -> None:
+        """Add records as received; of two that are the same session, the newest counts."""
         for record in records:
             self.received += 1
             self._bytes += len(record.payload)
             id_ = identity(record)
-            known = self._repeated if id_ in self._packed_ids else self._latest
-            known[id_] = newest(known[id_], record) if id_ in known else record
-        if len(self._latest) >= 2 * PART or self._bytes > UNPACKED_BYTES:
+            self._latest[id_] = newest(self._latest[id_], record) if id_ in self._latest else record
+        if self._bytes > UNPACKED_BYTES:
             # Pages overlap, so a record that is received again is usually among the latest.
-            self._pack([*self._latest][:-PAGE])
+            self._packed.add(records_table([self._latest.pop(id_) for id_ in [*self._latest][:-PAGE]]))
+            self._bytes = 0
 
     def rows(self) -> Rows:
-        """All sessions, ordered by id, as most tables are."""
+        """All records, ordered by id, as most tables are. Of two with the same id, the second was received later."""
         # Packing in the order of ids saves sorting the payloads afterwards, 2 µs a session.
-        self._pack(sorted(self._latest))
-        rows = Rows(RAW_SCHEMA) if self._repeated else self._packed
-        for part in self._packed.parts(drain=True) if self._repeated else ():
-            packed = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
-            rows.add(records_table([newest(one, self._repeated.get(identity(one), one)) for one in packed]))
-        return Rows(RAW_SCHEMA, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
-
-    def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
-        for first in range(0, len(ids), PACKED_AT_ONCE):
-            batch = ids[first : first + PACKED_AT_ONCE]
-            self._packed.add(records_table([self._latest.pop(id_) for id_ in batch]))
-        self._packed_ids.update(ids)
-        self._bytes = 0
+        self._packed.add(records_table([self._latest[id_] for id_ in sorted(self._latest)]))
+        return Rows(RAW_SCHEMA, self._packed.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
 
-def assemble(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
-    """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads.
+def fetch_pages(
+    reader: Reader, send: Callable[[PageRequest], Future[Page]], in_flight: dict[PageRequest, Future[Page]]
+) -> Iterator[Sequence[Record]]:
+    """Answer the reader's requests, and yield the records of each page; none if it was requested without stats.
 
-    In flight are the requested page and those that the request wants prefetched, and no others.
+    `send` sends a request. `in_flight` are those that the caller has sent already. Later it is the reader's request and
+    those that it wants prefetched, and no others.
     """
-    in_flight: dict[PageRequest, Future[Page]] = {}
     steps = reader.read()
     try:
         request = next(steps, None)
@@ -132,23 +87,43 @@ def assemble(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssemble
                 in_flight.pop(other).cancel()
             for one in wanted:
                 if one not in in_flight:
-                    in_flight[one] = executor.submit(fetch, one)
-            page = in_flight.pop(wanted[0]).result()
-            days.requests += 1
-            if request.include_stats:
-                days.add(page.records)
+                    in_flight[one] = send(one)
+            page, is_counted = in_flight.pop(wanted[0]).result(), request.include_stats
             try:
                 request = steps.send(page)
             except StopIteration:
                 request = None
-            yield from days.close(reader.frontier)
+            yield page.records if is_counted else ()
     finally:
         for future in in_flight.values():
             future.cancel()
-    yield from days.close(reader.start_us - 1)
-    # Version 2 may list sessions without a start time at its list's end. Version 1 is always read to the end.
-    is_partial = isinstance(reader, CursorReader) and reader.frontier > LIST_END
-    yield days.take(None, is_partial=is_partial, length=reader.highest_known + 1)
+
+
+def assemble(
+    reader: Reader, pages: Iterator[Sequence[Record]], days: Iterable[date], reading: Reading
+) -> Iterator[RawDay]:
+    """Yield these days, each once the reader's pages prove it complete, then the sessions without a day.
+
+    `pages` are those of `fetch_pages`. `days` are those of the reader's window, newest first. `reading` says in which
+    workspace, and when it began.
+    """
+    collected: dict[date | None, DayRecords] = {day: DayRecords() for day in (*days, None)}
+    for day in [*collected]:
+        requests = 0
+        while (day is None or day_start_us(day) <= reader.frontier) and (page := next(pages, None)) is not None:
+            requests += 1
+            # A page is sorted, so its records group into a few days. Those of days not in `collected` are not needed.
+            for number, records in groupby(page, lambda one: None if one.start_us is None else one.start_us // DAY_US):
+                start_day = None if number is None else day_of_us(number * DAY_US)
+                if start_day in collected:
+                    collected[start_day].add(records)
+        if day is None:
+            # Version 2 may list sessions without a start time at its list's end. Version 1 is always read to the end.
+            is_partial = isinstance(reader, CursorReader) and reader.frontier > LIST_END
+            reading = replace(reading, is_partial=is_partial, length=reader.highest_known + 1)
+        reading = replace(reading, received=collected[day].received, requests=requests)
+        # Popped here, so that its memory is freed while the caller processes the day.
+        yield RawDay(day, collected.pop(day).rows(), [reading])
 
 
 def read_ahead(days: Iterator[RawDay], most_waiting: int) -> Iterator[RawDay]:
@@ -220,33 +195,43 @@ class Source:
         Raises:
             ApiError: a request failed for good, or the pages do not add up; days not yet yielded count as not read.
         """
-        with self.named():
-            yield from read_ahead(self._days(first, last, length), self.most_waiting)
+        return read_ahead(self._days(first, last, length), self.most_waiting)
 
-    def _days(self, first: date, last: date, length: int = 0, *, is_again: bool = False) -> Iterator[RawDay]:
+    def _days(self, first: date, last: date, length: int) -> Iterator[RawDay]:
+        expired_before = None
+        with self.named():
+            while True:
+                try:
+                    for day in self._read(first, last, length):
+                        last = day.day - timedelta(days=1) if day.day else last
+                        yield day
+                except CursorError:
+                    # A cursor may expire while days are processed. If no day was read since the last time, none ever
+                    # will be.
+                    if last == expired_before:
+                        raise
+                    expired_before = last
+                    self.client.warn("A cursor of the API had expired: its list was read again from the beginning")
+                else:
+                    return
+
+    def _read(self, first: date, last: date, length: int) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
-        first_request = PageRequest(self.query.limit)
-        began, page = self.client.clock(), self._fetch(first_request)
-        first_page = {first_request: page}
+        request = PageRequest(self.query.limit)
+        began, answer = self.client.clock(), self._send(request)
+        page = answer.result()
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
-        days = DayAssembler(first, last, reading)
-        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
+        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), request.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight, length=length)
             if page.next_cursor is None
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
-        try:
-            yield from assemble(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, days)
-        except CursorError:
-            # A cursor may expire while days are processed. If no day was read since the last time, none ever will be.
-            if is_again and days.next == last:
-                raise
-            self.client.warn("A cursor of the API had expired: its list was read again from the beginning")
-            yield from self._days(first, days.next, is_again=True)
+        pages = fetch_pages(reader, self._send, {request: answer})
+        return assemble(reader, pages, days_between(first, last)[::-1], reading)
 
-    def _fetch(self, request: PageRequest) -> Page:
+    def _send(self, request: PageRequest) -> Future[Page]:
         narrowed = {"id": tuple(map(UUID, request.ids))} if request.ids else {}
         paging = {"offset": request.offset, "limit": request.limit, "include_stats": request.include_stats}
         asked = self.query.model_copy(update={**paging, **narrowed})
-        return self.client.fetch(asked, workspace=self.workspace, cursor=request.cursor)
+        return self.executor.submit(self.client.fetch, asked, workspace=self.workspace, cursor=request.cursor)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import ROWS_PER_SUM, conform, sums, tuples
+from sessions_pipeline.tables.aggregate import ROWS_PER_SUM, sums, tuples
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     DAILY_COST_BY_REFERENCE_DATASET,
     DAILY_MEASURES,
@@ -53,8 +53,7 @@ def daily_cost_by_attribute(tables: Tables, attributes: Iterable[str]) -> pa.Tab
     at_once = max(1, ROWS_PER_SUM // max(1, rows.num_rows))
     for first in range(0, len(names), at_once):
         batch = [_with_attribute(rows, tables[SESSION_ATTRIBUTES], name) for name in names[first : first + at_once]]
-        costs = summed_costs(pa.concat_tables(batch), DAILY_COST_BY_ATTRIBUTE.order)
-        summed.append(conform(costs, DAILY_COST_BY_ATTRIBUTE.schema))
+        summed.append(summed_costs(pa.concat_tables(batch), DAILY_COST_BY_ATTRIBUTE.order))
     return pa.concat_tables(summed or [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()])
 
 

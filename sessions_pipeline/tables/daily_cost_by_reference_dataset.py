@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, sums, total, tuples
+from sessions_pipeline.tables.aggregate import sums, total, tuples
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, Tables, check, derived
 
@@ -61,7 +61,7 @@ def daily_cost_by_reference_dataset(tables: Tables, open_workspaces: Collection[
     """
     summed = summed_costs(experiments(tables, NEEDED), DAILY_COST_BY_REFERENCE_DATASET.order)
     is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(open_workspaces), pa.string()))
-    return conform(summed.append_column("is_day_over", pc.invert(is_open)), DAILY_COST_BY_REFERENCE_DATASET.schema)
+    return summed.append_column("is_day_over", pc.invert(is_open))
 
 
 def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
@@ -76,8 +76,8 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     flagged = rows.append_column("priced_session_count", rows.column("total_cost").is_valid())
     flagged = flagged.append_column("zero_cost_with_tokens_count", pc.fill_null(is_zero_with_tokens, fill_value=False))
     summed = sums(flagged, keys, (*SUM_NAMES, "priced_session_count", "zero_cost_with_tokens_count"))
-    unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
-    summed = summed.append_column("session_count", summed.column("rows"))
+    summed = summed.rename_columns({"rows": "session_count"})
+    unpriced = pc.subtract(summed.column("session_count"), summed.column("priced_session_count"))
     return summed.append_column("unpriced_session_count", unpriced)
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
-from sessions_pipeline.tables.rows import Rows
+from sessions_pipeline.tables.rows import PLAIN, Rows
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.types import TIMESTAMP
 
@@ -61,7 +61,10 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         raw: the stored day.
         fetched: what this run has fetched of it, one element per workspace.
     """
-    for day in fetched:
+    for one in fetched:
+        # Uncompressed, since they are read several times. Only a very large day stays compressed.
+        rows = one.rows if one.rows.nbytes > PLAIN else Rows(one.rows.schema, one.rows.parts())
+        day = one._replace(rows=rows)
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
@@ -103,6 +106,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     # nothing is stored to compare it with.
     digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
     present = dict(zip(keys, enumerate(digests), strict=False))
+    reading = replace(reading, repeated=reading.received - len(present))
     before, since = _compare(raw, stored_keys, present, reading.number)
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:

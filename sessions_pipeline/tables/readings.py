@@ -59,9 +59,9 @@ class RawDay(NamedTuple):
     """A UTC day's records as received, and the readings that they come from: as fetched, as stored or as merged.
 
     `day`: None for the records without a known day.
-    `rows`: of `raw_sessions`. As fetched, without its columns `reading` and `fetched_at`, and each session once: its
-    newest record in this reading.
-    `readings`: in their order. As fetched, a single one, which gets its number when it is merged.
+    `rows`: of `raw_sessions`. As fetched, without its columns `reading` and `fetched_at`, and each session once; on a
+    large day perhaps more often: then its last row counts.
+    `readings`: in their order. As fetched, a single one, which gets its number and `repeated` when it is merged.
     `version`: the version of the day's raw file: as stored, that of this file; as fetched, that before this run's first
     request; None if there was no file.
     `new_readings`: those merged by this run, including the ones that brought nothing new and are not in `readings`.

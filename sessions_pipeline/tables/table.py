@@ -130,6 +130,7 @@ def _duplicates(values: pa.ChunkedArray) -> list[str]:
 class Derived:
     """How one day of a table is computed from other tables of that day.
 
+    `make`: returns the table's columns, in any order.
     `reads`: the columns that `make` needs of each of them.
     `by_session`: each row belongs to one session, so `make` can run on a few sessions at a time.
     `takes`: the names of further arguments of `make`: `attributes`, the keys of `extra.metadata` that costs are summed

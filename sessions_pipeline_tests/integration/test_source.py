@@ -18,8 +18,10 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since, read_usage
 from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, read_page, records_table
-from sessions_pipeline.langsmith.source import Source, read_ahead
+from sessions_pipeline.langsmith.source import DayRecords, Source, read_ahead
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
@@ -106,6 +108,18 @@ def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
         [today, _] = days_from(client)
     assert (today.rows.num_rows, today.readings[0].received) == (1, 2)
     assert '"run_count": 6' in today.rows.table("payload")["payload"][0].as_py()
+
+
+def test_of_a_session_received_again_long_after_it_was_packed_the_later_record_counts() -> None:
+    records, large = DayRecords(), "x" * 100_000
+    for number in [*range(200), 3]:
+        text = json.dumps(session(number, description=large, run_count=records.received))
+        records.add(read_page(f"[{text}]".encode()))
+    day = RawDay(TODAY, records.rows(), [Reading(0, NOW, received=records.received)])
+    merged = merge(RawDay(TODAY, Rows(RAW_SESSIONS.schema), []), [day])
+    runs = {json.loads(payload)["run_count"] for (payload,) in merged.rows.tuples("payload")}
+    assert runs == {*range(201)} - {3}
+    assert (merged.readings[0].received, merged.readings[0].repeated) == (201, 1)
 
 
 @pytest.mark.parametrize("extra", ["1", "9" * 5000], ids=["plain", "a number of 5000 digits"])

@@ -1,7 +1,7 @@
 """A simulated server whose list of sessions changes while it is paged, to test the readers.
 
-Pages go through the loop that runs in production (`source.run`). Only its threads are replaced, by two executors that
-make the order of answers deterministic.
+Pages go through the loop that runs in production (`source.fetch_pages`). Only its threads are replaced, by two
+executors that make the order of answers deterministic.
 """
 
 import random
@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+from sessions_pipeline.days import days_between
 from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.langsmith.records import Record
-from sessions_pipeline.langsmith.source import DayAssembler, Reader, assemble
+from sessions_pipeline.langsmith.source import Reader, assemble, fetch_pages
 from sessions_pipeline.tables.readings import RawDay, Reading
 
 
@@ -140,5 +141,6 @@ def collected(
     reader: Reader, answer: Callable[[PageRequest], Page], first: date, last: date, executor: Executor
 ) -> list[RawDay]:
     """The days that the reader returns, given these answers."""
-    assembler = DayAssembler(first, last, Reading(0, datetime(2026, 1, 13, tzinfo=UTC)))
-    return list(assemble(reader, answer, executor, assembler))
+    pages = fetch_pages(reader, lambda ask: executor.submit(answer, ask), {})
+    days = days_between(first, last)[::-1]
+    return list(assemble(reader, pages, days, Reading(0, datetime(2026, 1, 13, tzinfo=UTC))))

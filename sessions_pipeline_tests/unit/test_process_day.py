@@ -3,7 +3,7 @@
 import gc
 import json
 from collections import Counter
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -484,15 +484,16 @@ def test_a_derived_table_never_replaces_one_of_a_later_commit(
     day: ProcessedDay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day.read(fetched(payload(1, name="old")))
-    lock, calls = day.lake.lock, [0]
+    load, calls = day.lake.load, [0]
 
-    def overtaken(locked: date | None) -> Any:
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        found = load(*args, **kwargs)
         calls[0] += 1
         if calls[0] == 1:
             day.read(fetched(payload(1, name="new"), at=READ + HOUR))
-        return lock(locked)
+        return found
 
-    monkeypatch.setattr(day.lake, "lock", overtaken)
+    monkeypatch.setattr(day.lake, "load", overtaken)
     assert day.again().written == {}
     assert day.row(SESSIONS)["name"] == "new"
 
