@@ -82,10 +82,15 @@ class Pipeline:
         return Lake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
 
     def process(
-        self, days: Sequence[date], tables: Sequence[Table], warn: Callable[[str], object]
-    ) -> Iterator[DayResult]:
+        self,
+        days: Sequence[date],
+        tables: Sequence[Table],
+        warn: Callable[[str], object],
+        on_result: Callable[[DayResult], object],
+    ) -> None:
         """Make these tables for the days, newest first, then for the rows without a day; each is written once complete.
 
+        `on_result` is called for each that was written, also if a signal interrupts the run while it is being written.
         With `raw_sessions` among the tables, the days are read from the API, and its warnings are passed to `warn`.
         Without it, the tables are made from the raw sessions in the lake.
 
@@ -104,11 +109,14 @@ class Pipeline:
                 fetching = ahead or stack.enter_context(self._fetch(lake, days))
                 tasks, warnings = fetching.fetched_days, fetching.client.warnings
                 stack.callback(lambda: [*map(warn, warnings)])
-            for result in workers.map(work, tasks):
+
+            def pass_on(result: DayResult) -> None:
                 if result.exceeded:
                     exceeded.append(result.exceeded)
                 else:
-                    yield _warned(result, warnings)
+                    on_result(_warned(result, warnings))
+
+            workers.run(work, tasks, pass_on)
         if exceeded:
             raise too_many_rejected(exceeded, self.settings.max_rejected_ratio)
 
@@ -121,14 +129,15 @@ class Pipeline:
         Raises:
             LakeError: a file can't be read.
         """
-        lake, time = self.open_lake(read_only=True), self.clock()
+        lake, time, workspaces = self.open_lake(read_only=True), self.clock(), self.settings.workspace_ids
         recent = {*self.recent_days()} if any(check.days == "recent" for check in checks) else set[date]()
         listed = lake.days(SESSIONS) if any(check.days == "run" for check in checks) else []
         stored = {day for day in listed if span is None or span[0] <= day <= span[1]}
         days, checked = sorted({*stored, *recent}), {"run": stored, "recent": recent}
         tasks = [(day, [check.name for check in checks if day in checked[check.days]]) for day in days]
         with self.workers(lake, len(days)) as workers:
-            by_day = list(workers.map(partial(examine_day, now=time, workspaces=self.settings.workspace_ids), tasks))
+            by_day, work = list[dict[str, CheckResult]](), partial(examine_day, now=time, workspaces=workspaces)
+            workers.run(work, tasks, by_day.append)
         by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
         return {
             name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])

@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 
 class Workers:
-    """Runs a function on days, and returns the results in the days' order. See `workers_for`."""
+    """Runs a function on days, and passes on the results in the days' order. See `workers_for`."""
 
     def __init__(self, executor: Executor, call: Callable[..., Any], ahead: int) -> None:
         """`call(work, *task)` must pass the lake to `work`. `ahead`: how many may be started while one is awaited."""
@@ -44,12 +44,14 @@ class Workers:
         self._call = call
         self._ahead = ahead
 
-    def map(self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]]) -> Iterator[R]:
-        """Yield `work(lake, *task)` for each task, in order. Only a few are taken from the iterable ahead of time.
+    def run(
+        self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]], on_result: Callable[[R], object]
+    ) -> None:
+        """Call `on_result(work(lake, *task))` for each task, in order. Only a few are taken from `tasks` ahead of time.
 
-        If the iterable or the work on a task fails, no further task is started. The results of the tasks that were
-        started before are still yielded, and then the failure is raised. So it is if a signal interrupts the wait for
-        a result, except that tasks on which no work has begun are canceled.
+        If `tasks` or the work on one of them fails, no further task is started. The results of the tasks that were
+        started before are still passed on, and then the failure is raised. So it is if a signal interrupts this, except
+        that tasks on which no work has begun are canceled.
         """
         started: deque[Future[R]] = deque()
         failure: BaseException | None = None
@@ -59,17 +61,17 @@ class Workers:
                 while started and (len(started) > self._ahead or started[0].done()):
                     result = started[0].result()
                     started.popleft()
-                    yield result
-        except GeneratorExit:
-            raise
+                    on_result(result)
         except BaseException as error:  # noqa: BLE001 - raised below
             failure = error
         is_interrupted = failure and not isinstance(failure, Exception)
         for future in [one for one in started if not (is_interrupted and one.cancel())]:
             try:
-                yield future.result()
+                result = future.result()
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = failure or error
+            else:
+                on_result(result)
         if isinstance(failure, BrokenProcessPool):
             raise WorkerLostError(
                 "A worker process was killed, most likely because memory ran out; days already written stay, "

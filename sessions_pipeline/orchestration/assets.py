@@ -5,6 +5,7 @@ stored raw sessions, without a request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from functools import partial
@@ -90,19 +91,16 @@ def daily_assets(settings: Settings) -> dg.AssetsDefinition:
         # A job that is started by Dagster's own command line may come without days.
         has_days = tagged_range(context.run.tags) is not None
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
-        warn, is_any_written = partial(_warn, context, pipeline), False
+        warn, recorded = partial(_warn, context, pipeline), list[date]()
         try:
-            with reason_first():
-                for result in pipeline.process(days, selected, warn):
-                    if result.day:
-                        record_day(context, result, selected)
-                        is_any_written = DAILY in selected
-                        pipeline.on_day(result.day)
+            with reason_first(), ThreadPoolExecutor(1, "record") as recorder:
+                record = partial(record_day, context, pipeline, selected, recorder, recorded)
+                pipeline.process(days, selected, warn, record)
         finally:
             # Here, since a run may not have the step of weeks and months (a backfill has it in another run), and may be
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
             # them back forever. Where they are up to date, it takes 20 ms on a lake of two years.
-            if is_any_written:
+            if recorded and DAILY in selected:
                 sum_after_days(pipeline, warn)
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
@@ -115,11 +113,27 @@ def _warn(context: dg.AssetExecutionContext, pipeline: Pipeline, text: str) -> N
     pipeline.on_warning(text)
 
 
-def record_day(context: dg.AssetExecutionContext, result: DayResult, selected: Sequence[Table]) -> None:
+def record_day(
+    context: dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    selected: Sequence[Table],
+    recorder: Executor,
+    recorded: list[date],
+    result: DayResult,
+) -> None:
     """Record a day's tables as soon as it is finished, so that a later crash does not lose the day.
 
-    All are stored in one transaction, each table after those that it is made from.
+    It is recorded in `recorder`, a thread, which signals do not interrupt: an interrupted transaction may leave SQLite
+    locked, because its statement stays open as long as the error's traceback. The rows without a day are not recorded.
     """
+    if result.day:
+        recorded.append(result.day)
+        recorder.submit(_store_day, context, result, selected).result()
+        pipeline.on_day(result.day)
+
+
+def _store_day(context: dg.AssetExecutionContext, result: DayResult, selected: Sequence[Table]) -> None:
+    # In one transaction, each table after those that it is made from.
     with batch_events(context.instance):
         for table in selected:
             file, facts = result.written.get(table.name), result.metadata.get(table.name, {})

@@ -114,8 +114,8 @@ def read(
     settings = settings_for(server.url, root, **values)
     pipeline, written = PipelineWithShortWindow(settings, clock=clock), list[Day]()
     try:
-        for result in pipeline.process(days_between(first, last), list(DAILY_TABLES), pipeline.on_warning):
-            written.append(result.day)
+        days, tables = days_between(first, last), list(DAILY_TABLES)
+        pipeline.process(days, tables, pipeline.on_warning, lambda result: written.append(result.day))
     finally:
         if written:
             sum_after_days(pipeline, pipeline.on_warning)

@@ -41,6 +41,7 @@ from sessions_pipeline.outputs.spending import (
     with_judges,
 )
 from sessions_pipeline.pipeline import Pipeline
+from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
@@ -86,7 +87,9 @@ def pipeline_at(sandbox: Sandbox, root: Path, at: datetime = NOW, **values: Any)
 def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> None:
     """Read the sessions of the days, without Dagster."""
     tables = [RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED]
-    assert len(list(pipeline.process(days_between(first, last), tables, print))) == (last - first).days + 2
+    results = list[DayResult]()
+    pipeline.process(days_between(first, last), tables, print, results.append)
+    assert len(results) == (last - first).days + 2
 
 
 def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:

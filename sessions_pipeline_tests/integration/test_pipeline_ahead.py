@@ -14,6 +14,7 @@ import pytest
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.source import MOST_WAITING
 from sessions_pipeline.pipeline import Pipeline
+from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -56,7 +57,8 @@ def test_pages_requested_before_the_run_are_not_requested_again(tmp_path: Path) 
 
 def test_a_reading_that_was_started_early_is_used_once_and_only_for_its_own_days(tmp_path: Path) -> None:
     def received(pipeline: Pipeline, *days: Any) -> int:
-        results = pipeline.process(days, [RAW_SESSIONS], print)
+        results = list[DayResult]()
+        pipeline.process(days, [RAW_SESSIONS], print, results.append)
         return sum(result.metadata[RAW_SESSIONS.name]["received"] for result in results)
 
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
@@ -127,8 +129,7 @@ def fail(lake, day):
     raise OSError("No space left on device")
 
 with workers_for(0, None, "", {}) as workers:
-    for result in workers.map(fail, ((day,) for day in read_ahead(days(), MOST_WAITING))):
-        pass
+    workers.run(fail, ((day,) for day in read_ahead(days(), MOST_WAITING)), print)
 """
 
 

@@ -156,17 +156,23 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 
-def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_run_was_canceled(
+def test_after_a_canceled_run_the_days_that_it_wrote_are_recorded_and_are_in_weeks_and_months(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    def cancel(_day: date) -> None:
-        raise KeyboardInterrupt
+    finished = list[date]()
+
+    def cancel(day: date) -> None:
+        finished.append(day)
+        if len(finished) == 1:
+            raise KeyboardInterrupt
 
     with running_sandbox(texts=some_records(), now=NOW) as sandbox, pytest.raises(KeyboardInterrupt):
         execute(replace(pipeline_for(sandbox, tmp_path), on_day=cancel), FIRST, TODAY, instance=instance)
     lake = lake_at(tmp_path / "lake")
-    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == [str(TODAY)]
-    count = pc.sum(lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, lake.days(SESSIONS)).column("session_count")).as_py()
+    days = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
+    assert TODAY in days != list(DAYS), "the rest was canceled"
+    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == [str(day) for day in days]
+    count = pc.sum(lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).column("session_count")).as_py()
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 

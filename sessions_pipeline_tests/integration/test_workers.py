@@ -20,6 +20,7 @@ from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration.assets import DAILY_TABLES
 from sessions_pipeline.pipeline import Pipeline
+from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
@@ -40,11 +41,13 @@ def test_a_broken_file_is_named_from_wherever_it_is_found(crew: Workers, tmp_pat
     file.parent.mkdir(parents=True)
     file.write_bytes(b"broken")
     with pytest.raises(LakeError, match=rf"^{file}: not a readable Parquet file"):
-        list(crew.map(metadata, [(TODAY,)]))
+        crew.run(metadata, [(TODAY,)], print)
 
 
 def test_results_come_in_the_order_of_the_tasks(crew: Workers) -> None:
-    assert list(crew.map(double, zip(range(50)))) == [2 * number for number in range(50)]
+    given = list[int]()
+    crew.run(double, zip(range(50)), given.append)
+    assert given == [2 * number for number in range(50)]
 
 
 def test_after_a_failure_started_tasks_still_give_results_and_no_new_ones_are_started(crew: Workers) -> None:
@@ -57,7 +60,7 @@ def test_after_a_failure_started_tasks_still_give_results_and_no_new_ones_are_st
 
     given: list[int] = []
     with pytest.raises(LakeError, match="-3 is too small"):
-        given.extend(crew.map(double, tasks()))
+        crew.run(double, tasks(), given.append)
     assert given[:2] == [2, 4]
     assert len(taken) < 12
     assert given[2:] == [2 * number for number in taken[3:]]
@@ -70,7 +73,7 @@ def test_an_error_of_the_iterator_of_tasks_is_raised_after_the_results_before_it
 
     given: list[int] = []
     with pytest.raises(LakeError, match="no more"):
-        given.extend(crew.map(double, tasks()))
+        crew.run(double, tasks(), given.append)
     assert given == [2]
 
 
@@ -104,8 +107,10 @@ def test_an_interrupted_wait_still_gives_the_results_of_what_was_begun_and_cance
             return future
 
     given = list[int]()
-    with OneThread(1) as executor, pytest.raises(KeyboardInterrupt):
-        given.extend(Workers(executor, lambda _work, number: work(number), ahead=2).map(double, zip(range(1, 9))))
+    with OneThread(1) as executor:
+        crew = Workers(executor, lambda _work, number: work(number), ahead=2)
+        with pytest.raises(KeyboardInterrupt):
+            crew.run(double, zip(range(1, 9)), given.append)
     assert (given, done) == ([2], [1])
 
 
@@ -115,7 +120,7 @@ def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
         workers_for(2, lake, str(tmp_path), {}) as crew,
         pytest.raises(WorkerLostError, match="memory ran out; days already written stay, run the others again"),
     ):
-        list(crew.map(die, zip(range(9))))
+        crew.run(die, zip(range(9)), print)
 
 
 def test_a_worker_that_is_killed_while_the_next_task_is_awaited_is_the_same_error() -> None:
@@ -129,7 +134,7 @@ def test_a_worker_that_is_killed_while_the_next_task_is_awaited_is_the_same_erro
 
     results = list[int]()
     with Broken(1) as executor, pytest.raises(WorkerLostError, match="days already written stay"):
-        results.extend(Workers(executor, lambda _work, number: 2 * number, ahead=3).map(double, zip(range(9))))
+        Workers(executor, lambda _work, number: 2 * number, ahead=3).run(double, zip(range(9)), results.append)
     assert results == [0, 2]
 
 
@@ -137,13 +142,14 @@ def test_a_lake_that_workers_cannot_open_is_one_clear_error(tmp_path: Path, capf
     lake = Lake.open(str(tmp_path), query={})
     lake.write_file("_lake.json", b'{"layout": 99, "query": {}}')
     with workers_for(2, lake, str(tmp_path), {}) as crew, pytest.raises(LakeError, match="layout 99"):
-        list(crew.map(double, zip(range(9))))
+        crew.run(double, zip(range(9)), print)
     assert capfd.readouterr().err == ""
 
 
 def test_tasks_run_in_this_process_or_in_workers(crew: Workers, request: pytest.FixtureRequest) -> None:
-    is_here = set(crew.map(who, zip(range(4)))) == {os.getpid()}
-    assert is_here is (request.node.callspec.params["crew"] == 0)
+    pids = set[int]()
+    crew.run(who, zip(range(4)), pids.add)
+    assert (pids == {os.getpid()}) is (request.node.callspec.params["crew"] == 0)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,9 @@ def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(tmp_path: 
         for name, processes in (("one", 1), ("several", 3), ("several", 3)):
             pipeline = Pipeline(settings_for(sandbox.url, tmp_path / name), processes=processes)
             days = days_between(FIRST, TODAY)
-            assert len(list(pipeline.process(days, list(DAILY_TABLES), print))) == len(days) + 1
+            results = list[DayResult]()
+            pipeline.process(days, list(DAILY_TABLES), print, results.append)
+            assert len(results) == len(days) + 1
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
 
 
@@ -175,7 +183,9 @@ from sessions_pipeline import workers
 from sessions_pipeline_tests.integration.worker_tasks import who
 
 with workers.workers_for(3, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
-    print(*set(crew.map(who, zip(range(40)))), flush=True)
+    pids = set()
+    crew.run(who, zip(range(40)), pids.add)
+    print(*pids, flush=True)
     sys.stdin.read()
 """
 
@@ -203,13 +213,13 @@ for number in range(3):
         with workers.workers_for(4, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
             pids = set()
             while len(pids) < 4:
-                pids |= {*crew.map(who, zip(range(9)))}
+                crew.run(who, zip(range(9)), pids.add)
             # The one that waits for a task has a lock that the others wait for. It is hardly ever the one left alive.
             for pid in sorted(pids)[:-1]:
                 os.kill(pid, signal.SIGKILL)
             # The one left alive may do some tasks before the others are missed.
             while True:
-                list(crew.map(who, [(number,)]))
+                crew.run(who, [(number,)], str)
     except WorkerLostError:
         print("lost")
 """
