@@ -28,6 +28,7 @@ from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as
 from sessions_pipeline.tables.table import READINGS, Check
 from sessions_pipeline.workers import Workers, processes_for, workers_for
 
+OnResult: TypeAlias = Callable[[DayResult], object]
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
 """A day, what each workspace has sent of it, and how many records the run has received so far."""
 
@@ -82,11 +83,7 @@ class Pipeline:
         return Lake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
 
     def process(
-        self,
-        days: Sequence[date],
-        tables: Sequence[Table],
-        warn: Callable[[str], object],
-        on_result: Callable[[DayResult], object],
+        self, days: Sequence[date], tables: Sequence[Table], warn: Callable[[str], object], on_result: OnResult
     ) -> None:
         """Make these tables for the days, newest first, then for the rows without a day; each is written once complete.
 
