@@ -77,7 +77,7 @@ def print_summary(
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
     lines = _lines(rows, judged, periods, incomplete, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
-        "days": max(sum(first <= day <= last for day in of_asset) for of_asset in made.values()),
+        "days": max((sum(first <= day <= last for day in of_asset) for of_asset in made.values()), default=0),
         "sessions": _row_count(lake, tables.SESSIONS, session_days),
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
