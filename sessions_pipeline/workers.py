@@ -11,7 +11,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -71,7 +71,7 @@ class Workers:
                         for future in [*started]:
                             future.cancel()
                     end = end or thread.submit(_pass_on, started, on_result, failures)
-                    wait([end])
+                    end.result()
                 except BaseException as error:  # noqa: BLE001 - raised below
                     failures.append(error)
         if failures and isinstance(failures[0], BrokenProcessPool):
@@ -86,9 +86,12 @@ class Workers:
 def _pass_on(started: deque[Future[R]], on_result: Callable[[R], object], failures: list[BaseException]) -> None:
     while started:
         try:
-            on_result(started.popleft().result())
+            result = started.popleft().result()
         except BaseException as error:  # noqa: BLE001 - raised by `run`
             failures.append(error)
+        else:
+            # If this fails, it ends here: a locked database makes each wait half a minute.
+            on_result(result)
 
 
 def processes_for(days: int, most: int | None = None) -> int:
