@@ -50,35 +50,48 @@ class Workers:
         """Call `on_result(work(lake, *task))` for each task, in order. Only a few are taken from `tasks` ahead of time.
 
         If `tasks` or the work on one of them fails, no further task is started. The results of the tasks that were
-        started before are still passed on, and then the failure is raised. So it is if a signal interrupts this, except
-        that tasks on which no work has begun are canceled.
+        started before are still passed on, and then the failure is raised. So it is if signals interrupt this, however
+        many, except that tasks on which no work has begun are canceled. `on_result` is called in a thread of its own,
+        since signals only interrupt the main one: whenever they come, each result is passed on once.
         """
-        started: deque[Future[R]] = deque()
-        failure: BaseException | None = None
-        try:
-            for task in tasks:
-                started.append(self._executor.submit(self._call, work, *task))
-                while started and (len(started) > self._ahead or started[0].done()):
-                    result = started[0].result()
-                    started.popleft()
-                    on_result(result)
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failure = error
-        is_interrupted = failure and not isinstance(failure, Exception)
-        for future in [one for one in started if not (is_interrupted and one.cancel())]:
-            try:
-                result = future.result()
-            except Exception as error:  # noqa: BLE001 - raised below
-                failure = failure or error
-            else:
-                on_result(result)
-        if isinstance(failure, BrokenProcessPool):
+        started, failures = deque[Future[R]](), list[BaseException]()
+        remaining, end = iter(tasks), None
+
+        def start(task: tuple[*Ts]) -> None:
+            started.append(self._executor.submit(self._call, work, *task))
+            while started and (len(started) > self._ahead or started[0].done()):
+                on_result(started.popleft().result())
+
+        with ThreadPoolExecutor(1, thread_name_prefix="results") as thread:
+            while end is None or not end.done():
+                try:
+                    for task in () if failures else remaining:
+                        thread.submit(start, task).result()
+                    if not all(isinstance(failure, Exception) for failure in failures):
+                        for future in [*started]:
+                            future.cancel()
+                    end = end or thread.submit(_pass_on, started, on_result, failures)
+                    end.result()
+                except BaseException as error:  # noqa: BLE001 - raised below
+                    failures.append(error)
+        if failures and isinstance(failures[0], BrokenProcessPool):
             raise WorkerLostError(
                 "A worker process was killed, most likely because memory ran out; days already written stay, "
                 "run the others again"
             )
-        if failure is not None:
-            raise failure
+        if failures:
+            raise failures[0]
+
+
+def _pass_on(started: deque[Future[R]], on_result: Callable[[R], object], failures: list[BaseException]) -> None:
+    while started:
+        try:
+            result = started.popleft().result()
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
+            failures.append(error)
+        else:
+            # If this fails, it ends here: a locked database makes each wait half a minute.
+            on_result(result)
 
 
 def processes_for(days: int, most: int | None = None) -> int:

@@ -224,7 +224,8 @@ def progress_bar(days: int, finished: list[date]) -> Iterator[Callable[[date], N
             def on_day(day: date) -> None:
                 finished.append(day)
                 text = f"{len(finished)}/{days} {day if len(finished) < days else 'other tables and checks'}"
-                bar.update(task, completed=len(finished), text=text, refresh=True)
+                with suppress(OSError):  # the terminal was closed: further days are to be recorded all the same
+                    bar.update(task, completed=len(finished), text=text, refresh=True)
 
             # Dagster's child processes get Ctrl-C, too, and would print tracebacks.
             os.dup2(silent.fileno(), sys.stderr.fileno())

@@ -5,7 +5,6 @@ stored raw sessions, without a request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from functools import partial
@@ -93,9 +92,8 @@ def daily_assets(settings: Settings) -> dg.AssetsDefinition:
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
         warn, recorded = partial(_warn, context, pipeline), list[date]()
         try:
-            with reason_first(), ThreadPoolExecutor(1, "record") as recorder:
-                record = partial(record_day, context, pipeline, selected, recorder, recorded)
-                pipeline.process(days, selected, warn, record)
+            with reason_first():
+                pipeline.process(days, selected, warn, partial(record_day, context, pipeline, selected, recorded))
         finally:
             # Here, since a run may not have the step of weeks and months (a backfill has it in another run), and may be
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
@@ -117,29 +115,25 @@ def record_day(
     context: dg.AssetExecutionContext,
     pipeline: Pipeline,
     selected: Sequence[Table],
-    recorder: Executor,
     recorded: list[date],
     result: DayResult,
 ) -> None:
     """Record a day's tables as soon as it is finished, so that a later crash does not lose the day.
 
-    It is recorded in `recorder`, a thread, which signals do not interrupt: an interrupted transaction may leave SQLite
-    locked, because its statement stays open as long as the error's traceback. The rows without a day are not recorded.
+    All are stored in one transaction, each table after those that it is made from. To be called in a thread that no
+    signal interrupts: an interrupted transaction may leave SQLite locked, because its statement stays open as long as
+    the error's traceback. The rows without a day are not recorded.
     """
-    if result.day:
-        recorded.append(result.day)
-        recorder.submit(_store_day, context, result, selected).result()
-        pipeline.on_day(result.day)
-
-
-def _store_day(context: dg.AssetExecutionContext, result: DayResult, selected: Sequence[Table]) -> None:
-    # In one transaction, each table after those that it is made from.
+    if result.day is None:
+        return
+    recorded.append(result.day)
     with batch_events(context.instance):
         for table in selected:
             file, facts = result.written.get(table.name), result.metadata.get(table.name, {})
             written = {"uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}
             metadata = _metadata({**facts, **written})
             context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=metadata))
+    pipeline.on_day(result.day)
 
 
 def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -668,6 +669,21 @@ def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal
         while b"heard again" not in seen:
             seen += screen.read(65_536)
     assert (b"1/2" in seen, b"Traceback" in seen) == (True, False)
+
+
+def test_days_are_finished_although_the_terminal_of_the_progress_bar_was_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The days that are being written when it is closed must still be recorded in Dagster."""
+    ours, theirs = pty.openpty()
+    finished = list[date]()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with suppress(OSError), progress_bar(2, finished) as on_day:
+            os.close(ours)
+            on_day(DAY)
+            on_day(DAY)
+    assert finished == [DAY, DAY]
 
 
 def test_a_wrapped_line_never_parts_an_amount_from_the_mark_that_it_is_a_minimum(

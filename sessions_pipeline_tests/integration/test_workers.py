@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from multiprocessing import get_context
@@ -77,41 +77,63 @@ def test_an_error_of_the_iterator_of_tasks_is_raised_after_the_results_before_it
     assert given == [2]
 
 
-def test_an_interrupted_wait_still_gives_the_results_of_what_was_begun_and_cancels_the_rest() -> None:
+def test_however_many_signals_come_what_was_begun_gives_its_result_once_and_the_rest_is_canceled() -> None:
     """As by Ctrl-C, or by Terminate in the UI: a day that is being written would otherwise be in no record."""
-    begun, interrupted, may_end = threading.Event(), threading.Event(), threading.Event()
-    done = list[int]()
+    handled, begun, given = threading.Event(), list[int](), list[int]()
 
-    class Interrupted(Future[int]):
-        """As if a signal came when this one is waited for."""
+    class Interrupt(BaseException):
+        """Like `KeyboardInterrupt`, which would end pytest if it were not caught."""
 
-        def result(self, timeout: float | None = None) -> int:
-            if not interrupted.is_set():
-                interrupted.set()
-                assert begun.wait(30)
-                raise KeyboardInterrupt
-            may_end.set()
-            return super().result(timeout)
+    def interrupt(*_: object) -> None:
+        handled.set()
+        raise Interrupt
+
+    def send_signals() -> None:
+        for _ in range(3):
+            handled.clear()
+            # Again, because a signal that comes right before a thread begins to wait does not wake it.
+            while not handled.wait(0.1):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     def work(number: int) -> int:
-        begun.set()
-        assert may_end.wait(30)
-        done.append(number)
+        begun.append(number)
+        if number == 1:
+            send_signals()
         return 2 * number
 
-    class OneThread(ThreadPoolExecutor):
-        def submit(self, call: Any, /, *given: Any, **named: Any) -> Any:
-            future, inner = Interrupted(), super().submit(call, *given, **named)
-            inner.add_done_callback(lambda of: future.cancelled() or future.set_result(of.result()))
-            future.cancel = inner.cancel  # type: ignore[method-assign]
-            return future
+    def on_result(result: int) -> None:
+        send_signals()
+        given.append(result)
 
-    given = list[int]()
-    with OneThread(1) as executor:
-        crew = Workers(executor, lambda _work, number: work(number), ahead=2)
-        with pytest.raises(KeyboardInterrupt):
-            crew.run(double, zip(range(1, 9)), given.append)
-    assert (given, done) == ([2], [1])
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ThreadPoolExecutor(1) as executor, pytest.raises(Interrupt):
+            Workers(executor, lambda _work, number: work(number), ahead=2).run(double, zip(range(1, 9)), on_result)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert given == [2 * number for number in begun]
+    assert len(begun) < 3
+
+
+def test_of_results_that_cannot_be_passed_on_the_first_is_the_error_and_few_are_tried() -> None:
+    may_end, given = threading.Event(), list[int]()
+
+    def tasks() -> Iterator[tuple[int]]:
+        yield from zip(range(3))
+        may_end.set()
+        yield (3,)
+
+    def work(number: int) -> int:
+        assert may_end.wait(30)
+        return number
+
+    def on_result(number: int) -> None:
+        given.append(number)
+        raise OSError(f"{number} is too much")
+
+    with ThreadPoolExecutor(1) as executor, pytest.raises(OSError, match="0 is too much"):
+        Workers(executor, lambda _work, number: work(number), ahead=3).run(double, tasks(), on_result)
+    assert given == [0, 1]
 
 
 def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
