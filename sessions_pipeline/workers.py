@@ -63,6 +63,7 @@ class Workers:
                 on_result(started.popleft().result())
 
         with ThreadPoolExecutor(1, thread_name_prefix="results") as thread:
+            thread.submit(bool).result()  # Starts the thread. Where none can be started, nothing has begun yet.
             while end is None or not end.done():
                 try:
                     for task in () if failures else remaining:

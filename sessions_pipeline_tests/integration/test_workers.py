@@ -136,6 +136,17 @@ def test_of_results_that_cannot_be_passed_on_the_first_is_the_error_and_few_are_
     assert given == [0, 1]
 
 
+def test_a_machine_on_which_no_thread_can_be_started_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(int).result()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            Workers(executor, lambda _work, number: number, ahead=1).run(double, zip(range(3)), print)
+
+
 def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
     lake = Lake.open(str(tmp_path), query={})
     with (
