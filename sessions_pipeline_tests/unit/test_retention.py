@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,10 @@ from sessions_pipeline.tables.readings import (
     open_workspaces,
     readings_as_of,
 )
+from sessions_pipeline.tables.retention import STATS
 from sessions_pipeline.tables.rows import Rows
+from sessions_pipeline.validation.model import PROPERTIES
+from sessions_pipeline.validation.types import MONEY
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, payload, uuid
 from sessions_pipeline_tests.days import OPTIONS, fetched
 
@@ -64,6 +68,12 @@ def test_stats_that_retention_has_emptied_never_replace_those_read_before(emptie
     row = day.row(1)
     assert (row["total_cost"], row["run_count"], row["name"]) == (Decimal("1.50"), 10, "new")
     assert (row["stats_as_of"], row["fetched_at"]) == (READ, READ + late)
+
+
+def test_every_number_that_the_api_computes_from_traces_is_kept_when_retention_has_emptied_it() -> None:
+    not_computed = {"test_run_number"}
+    numbers = {one.name for one in PROPERTIES if one.rule.type in (pa.int64(), pa.float64(), MONEY)}
+    assert numbers - not_computed <= {*STATS}
 
 
 @pytest.mark.parametrize("runs", [None, 0])
