@@ -35,7 +35,7 @@ from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, SESSIONS
 from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
-from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
+from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project, zero_without_runs
 from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEEDED, due, merge_judges
 
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
@@ -202,10 +202,7 @@ def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[R
         with ThreadPoolExecutor(pipeline.settings.concurrency, thread_name_prefix="judges") as executor:
             answers = executor.map(lambda row: read(experiment=row["name"]), experiments)
             for row, spent in zip(experiments, answers, strict=True):
-                measures = {name: spent[name] if spent else None for name in MEASURES}
-                if measures["run_count"] == 0:
-                    # No judge has run, so null means zero here: databases give null for a sum of nothing.
-                    measures = {name: value or 0 for name, value in measures.items()}
+                measures = zero_without_runs({name: spent[name] if spent else None for name in MEASURES})
                 days[row["start_date"]].append({**row, **measures, "stats_as_of": read_at, "read_at": read_at})
     finally:
         for day, rows in days.items():

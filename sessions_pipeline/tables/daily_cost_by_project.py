@@ -73,10 +73,13 @@ def _by_session(reading: pa.Table) -> dict[tuple[str, str], _Row]:
 
 
 def _zeroed(row: _Row) -> _Row:
-    """The row with zero for null, if the session had no runs."""
-    if row["run_count"] == 0 or all(row[name] is None for name in column.MEASURES):
-        return {**row, **{name: row[name] or 0 for name in column.MEASURES}}
-    return row
+    is_empty = all(row[name] is None for name in column.MEASURES)
+    return zero_without_runs({**row, "run_count": 0} if is_empty else row)
+
+
+def zero_without_runs(row: _Row) -> _Row:
+    """A row of measures, with zero for null if it counts no runs: databases give null for a sum of nothing."""
+    return {**row, **{name: row[name] or 0 for name in column.MEASURES}} if row["run_count"] == 0 else row
 
 
 def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[str, Any] | None:
