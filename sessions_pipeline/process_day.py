@@ -66,9 +66,10 @@ def process_day(
         before, commit = _stored_day(lake, day)
         raw = merge(before, fetched)
         facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
+        pending = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
         if fetched and not raw.learned:
-            facts |= _current_facts(lake, day, commit, options)
-        pending = [table for table in TABLES if table.name in options.tables and table.name not in facts]
+            facts |= _current_facts(lake, day, commit, options, pending)
+            pending = [table for table in pending if table.name not in facts]
         if not raw.learned and not pending:
             _note_readings(lake, raw)
             return DayResult(day, {}, facts)
@@ -152,14 +153,13 @@ def examine_day(
     return {check.name: check.examine(tables) for check in checks}
 
 
-def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions) -> dict[str, dict[str, Any]]:
-    """The facts stored in the run's derived files, by table, without the files that must be made again.
+def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, tables: Sequence[Table]) -> dict[str, Any]:
+    """The facts stored in the files of these derived tables, by table, without the files that must be made again.
 
     Those are missing, broken or lack a column, or were made from another commit, as of another time or for other
     attributes.
     """
-    tables = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
-    facts = dict[str, dict[str, Any]]()
+    facts = dict[str, Any]()
     for table, (_, metadata) in lake.each(lambda table: stored_metadata(lake, table, day), tables):
         expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}
         if FACTS in metadata and all(metadata.get(name) == expected.get(name) for name in (COMMIT, AS_OF, ATTRIBUTES)):
