@@ -59,17 +59,19 @@ class DayRecords:
             self._latest[id_] = newest(self._latest[id_], record) if id_ in self._latest else record
         if self._bytes > UNPACKED_BYTES:
             # Pages overlap, so a record that is received again is usually among the latest.
-            self._packed.add(records_table([self._latest.pop(id_) for id_ in [*self._latest][:-PAGE]]))
+            self._pack([*self._latest][:-PAGE])
             self._bytes = 0
 
     def rows(self) -> Rows:
         """All records, ordered by id, as most tables are. Of two with the same id, the second was received later."""
         # Packing in the order of ids saves sorting the payloads afterwards, 2 µs a session.
-        ids = sorted(self._latest)
-        for first in range(0, len(ids), PACKED_AT_ONCE):  # so that the texts of each batch are freed before the next
+        self._pack(sorted(self._latest))
+        return Rows(RAW_SCHEMA, self._packed.in_order("session_id", drain=True), plain=WAITING_BYTES)
+
+    def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
+        for first in range(0, len(ids), PACKED_AT_ONCE):
             batch = ids[first : first + PACKED_AT_ONCE]
             self._packed.add(records_table([self._latest.pop(id_) for id_ in batch]))
-        return Rows(RAW_SCHEMA, self._packed.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
 
 def fetch_pages(
