@@ -195,8 +195,8 @@ def measure_judges(
     """
     with reason_first():
         counts, night = measure_judge_costs(pipeline, partial(_warn, context, pipeline))
-    # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
-    known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
+        # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
+        known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
     missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
     text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
     if night.overspent:
@@ -228,8 +228,8 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
     # Imported here: the page's libraries take 0.3 s to import, and a run without the report should not wait for them.
     from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
 
-    lake = pipeline.open_lake()
     with reason_first():
+        lake = pipeline.open_lake()
         first, last = latest_days(lake)
         address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
     return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(address), "days": f"{first} to {last}"})
