@@ -37,8 +37,9 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     at_once, narrow = len(measures) if rows.num_rows <= ROWS_PER_SUM else 1, list[Any]()
     for first in range(0, len(measures), at_once):
         names = measures[first : first + at_once]
-        columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in names)]
-        summed = pa.table(columns, [*keys, *names]).group_by(list(keys), use_threads=False)
+        wide = [pa.field(name, _wide(rows.schema.field(name).type)) for name in names]
+        widened = rows.select([*keys, *names]).cast(pa.schema([*map(rows.schema.field, keys), *wide]))
+        summed = widened.group_by(list(keys), use_threads=False)
         summed = summed.aggregate([*((name, "sum") for name in names), ([], "count_all")])
         summed = summed.sort_by([(key, "ascending") for key in keys])
         narrow += [_narrow(summed, keys, name, rows.schema.field(name).type) for name in names]
@@ -114,15 +115,16 @@ def cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
 
 def known_sum(column: pa.ChunkedArray) -> Decimal | None:
     """The exact sum of a decimal column, nulls skipped; None if all values are null."""
-    value: Decimal | None = pc.sum(_wide(column)).as_py()
+    value: Decimal | None = pc.sum(column.cast(_wide(column.type))).as_py()
     return value
 
 
-def _wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_decimal(column.type):
-        return column.cast(pa.decimal256(_WIDE_PRECISION, column.type.scale))
+def _wide(type_: pa.DataType) -> pa.DataType:
+    """The type in which many values of this type add up exactly."""
+    if pa.types.is_decimal(type_):
+        return pa.decimal256(_WIDE_PRECISION, type_.scale)
     # 38 digits hold the sum of 10^19 numbers of 19 digits.
-    return column if pa.types.is_boolean(column.type) else column.cast(pa.decimal128(38))
+    return type_ if pa.types.is_boolean(type_) else pa.decimal128(38)
 
 
 def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType) -> pa.ChunkedArray:

@@ -86,7 +86,7 @@ class DerivedDay:
         ((keys, foreign),) = raw.keys()
         validator = Validator()
         payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))
-        validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
+        validated = Rows(SCHEMA, map(validator.sessions, payloads))
         times = raw.rows.table("fetched_at").column(0)
         states = _states(keys, raw.rows, validated, times)
         older = {state.row for of_session in states.values() for state in of_session[:-1]}

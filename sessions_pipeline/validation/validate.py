@@ -17,8 +17,6 @@ from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS, Property
 from sessions_pipeline.validation.rules import Text, missing, printable, reasons
 from sessions_pipeline.validation.types import Rounded
 
-# Records validated together: few enough that their data stays in the processor's cache.
-_BATCH = 512
 _TIERS = frozenset([None, *TRACE_TIERS])
 _LONGEST_COST = 40
 _ABSENT = msgspec.Raw(b"null")  # compared by identity, so that a null that was sent is not absent
@@ -52,28 +50,6 @@ class Validator:
         Its columns are the schema's properties, then `unknown_fields` (JSON text of all others), `problems` (why a cost
         is null) and `row` (the record's index, ascending, counted on from the calls before).
         """
-        tables = [self._batch(payloads[first : first + _BATCH]) for first in range(0, len(payloads), _BATCH)]
-        return pa.concat_tables(tables or [SCHEMA.empty_table()])
-
-    @property
-    def drift(self) -> Counter[str]:
-        """How many sessions have a property or tier that the schema does not name, or a null that it does not allow.
-
-        For example `ttl`, `trace_tier=new` and `name=null`.
-        """
-        return Counter(name for row, name in self._drift if row not in self.rejected)
-
-    @property
-    def rounded(self) -> int:
-        """The number of costs of sessions that had more than 18 decimal places."""
-        return sum(row not in self.rejected for row in self._rounded)
-
-    @property
-    def absent(self) -> list[str]:
-        """The schema's properties that no record has; empty if there are no records."""
-        return [name for name in _NO_PROPERTIES if self._present and name not in self._present]
-
-    def _batch(self, payloads: Sequence[str]) -> pa.Table:
         texts: dict[int, Iterable[Text]] = {}
         odd: dict[int, Mapping[str, Text]] = {}
         for row, payload in enumerate(payloads, self._read):
@@ -97,6 +73,24 @@ class Validator:
         columns += [pa.array(map(self._problems.get, rows), pa.list_(pa.string())), pa.array(rows)]
         table = pa.table(columns, schema=SCHEMA)
         return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
+
+    @property
+    def drift(self) -> Counter[str]:
+        """How many sessions have a property or tier that the schema does not name, or a null that it does not allow.
+
+        For example `ttl`, `trace_tier=new` and `name=null`.
+        """
+        return Counter(name for row, name in self._drift if row not in self.rejected)
+
+    @property
+    def rounded(self) -> int:
+        """The number of costs of sessions that had more than 18 decimal places."""
+        return sum(row not in self.rejected for row in self._rounded)
+
+    @property
+    def absent(self) -> list[str]:
+        """The schema's properties that no record has; empty if there are no records."""
+        return [name for name in _NO_PROPERTIES if self._present and name not in self._present]
 
     def _column(self, item: Property, rows: Sequence[int], texts: Sequence[Text]) -> "pa.Array[object]":
         errors: dict[int, ValueError] = {}

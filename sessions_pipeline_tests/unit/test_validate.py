@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.model import PROPERTIES, Property
 from sessions_pipeline.validation.rules import Text
+from sessions_pipeline.validation.validate import Validator
 from sessions_pipeline_tests.builders import validate
 from sessions_pipeline_tests.builders_corpus import CORPUS, FULL, ID, TENANT, Case, record
 from sessions_pipeline_tests.strategies import column_texts, records
@@ -74,7 +75,7 @@ def _spelt_row(row: dict[str, Any]) -> dict[str, Any]:
     return {name: _spelt(value) for name, value in row.items()}
 
 
-def test_the_cases_do_not_affect_each_other_in_one_batch() -> None:
+def test_the_cases_do_not_affect_each_other_in_one_call() -> None:
     _assert_each_by_itself([payload for case in CORPUS for payload in (record(), case.payload)])
 
 
@@ -102,14 +103,13 @@ def test_a_column_reads_each_value_as_its_rule_does(one: Property, data: st.Data
         assert _spelt(array[0].as_py()) == _spelt(array[1].as_py())
 
 
-@pytest.mark.parametrize("count", [511, 512, 513, 1300])
-def test_rows_keep_their_order_and_place_over_many_parts(count: int) -> None:
-    texts = [record(run_count=f'"{row}"' if row % 100 == 7 else f"{row}.0") for row in range(count)]
-    validated = validate(texts)
-    bad = [row for row in range(count) if row % 100 == 7]
-    good = [row for row in range(count) if row % 100 != 7]
-    assert validated.sessions.column("row").to_pylist() == validated.sessions.column("run_count").to_pylist() == good
-    assert list(validated.rejected) == bad
+def test_rows_keep_their_order_and_index_over_several_calls() -> None:
+    texts = [record(run_count=f'"{row}"' if row % 100 == 7 else f"{row}.0") for row in range(1300)]
+    validator = Validator()
+    sessions = pa.concat_tables([validator.sessions(part) for part in (texts[:1], [], texts[1:700], texts[700:])])
+    good = [row for row in range(1300) if row % 100 != 7]
+    assert sessions.column("row").to_pylist() == sessions.column("run_count").to_pylist() == good
+    assert list(validator.rejected) == [row for row in range(1300) if row % 100 == 7]
 
 
 @pytest.mark.parametrize("one", PROPERTIES, ids=lambda one: one.name)
