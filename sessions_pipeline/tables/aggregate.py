@@ -42,7 +42,12 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
         summed = widened.group_by(list(keys), use_threads=False)
         summed = summed.aggregate([*((name, "sum") for name in names), ([], "count_all")])
         summed = summed.sort_by([(key, "ascending") for key in keys])
-        narrow += [_narrow(summed, keys, name, rows.schema.field(name).type) for name in names]
+        for name in names:
+            type_ = rows.schema.field(name).type
+            try:
+                narrow.append(summed.column(f"{name}_sum").cast(pa.int64() if pa.types.is_boolean(type_) else type_))
+            except pa.ArrowInvalid:
+                raise _overflow(summed, keys, name) from None
         if at_once < len(measures):
             release()
     return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
@@ -127,15 +132,12 @@ def _wide(type_: pa.DataType) -> pa.DataType:
     return type_ if pa.types.is_boolean(type_) else pa.decimal128(38)
 
 
-def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType) -> pa.ChunkedArray:
-    column = summed.column(f"{name}_sum")
-    try:
-        return column.cast(pa.int64() if pa.types.is_boolean(type_) else type_)
-    except pa.ArrowInvalid:
-        totals = column.to_pylist()
-        group = max(range(len(totals)), key=lambda index: abs(totals[index] or 0))
-        where = ", ".join(f"{key} {summed.column(key)[group]}" for key in keys)
-        raise SumOverflowError(
-            f"{name} of {where} adds up to {totals[group]:f}, more than the column can hold; look for a wrong number "
-            "among its sessions"
-        ) from None
+def _overflow(summed: pa.Table, keys: Sequence[str], name: str) -> SumOverflowError:
+    """The error for a measure of which the largest sum does not fit its column."""
+    totals = summed.column(f"{name}_sum").to_pylist()
+    group = max(range(len(totals)), key=lambda index: abs(totals[index] or 0))
+    where = ", ".join(f"{key} {summed.column(key)[group]}" for key in keys)
+    return SumOverflowError(
+        f"{name} of {where} adds up to {totals[group]:f}, more than the column can hold; look for a wrong number among "
+        "its sessions"
+    )
