@@ -15,12 +15,13 @@ answer minus the first. Rules:
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.days import is_day_over
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.table import Table
@@ -52,7 +53,7 @@ _measures = itemgetter(*column.MEASURES)
 
 
 def daily_cost_by_project(
-    end: pa.Table, start: pa.Table, end_again: pa.Table, *, day_is_over: bool, read_at: datetime
+    end: pa.Table, start: pa.Table, end_again: pa.Table, *, day: date, read_at: datetime
 ) -> pa.Table:
     """The table `daily_cost_by_project` of one day, from three readings of the sessions that were active.
 
@@ -61,7 +62,7 @@ def daily_cost_by_project(
     """
     ends, starts, ends_again = (_by_session(reading) for reading in (end, start, end_again))
     rows = [
-        {**row, "is_exact": row["is_exact"] and day_is_over, "read_at": read_at}
+        {**row, "is_exact": row["is_exact"] and is_day_over(day, read_at), "read_at": read_at}
         for key in sorted(ends.keys() | starts.keys() | ends_again.keys())
         if (row := _used(starts.get(key), ends.get(key), ends_again.get(key)))
     ]
