@@ -20,13 +20,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between, is_day_over, utc_day
+from sessions_pipeline.days import days_between, is_day_over, midnight, utc_day
 from sessions_pipeline.errors import ApiError, BrokenError, ParameterError, RefusedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import OWN_WORKSPACE, SessionsClient
-from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
+from sessions_pipeline.langsmith.lists import REACH, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.outputs.formatting import exact, plural
@@ -48,7 +48,7 @@ ReadJudges: TypeAlias = Callable[..., Mapping[str, Any] | None]
 def measurable_days(pipeline: Pipeline) -> list[date]:
     """The days whose usage the API can still report, oldest first; the first partition if it is not reached yet."""
     time, first = pipeline.clock(), pipeline.settings.start_date
-    return [day for day in days_between(first, max(first, utc_day(time))) if is_within_reach(day, time)]
+    return [day for day in days_between(first, max(first, utc_day(time))) if time - midnight(day) <= REACH]
 
 
 def measure_usage(pipeline: Pipeline, days: Sequence[date]) -> list[date]:

@@ -44,7 +44,8 @@ class SessionsClient:
 
     `requests` counts the requests sent, retries included. `warnings` holds each warning once, such as the API's
     announced end, or the version used if it is not the first. `api_version` is None until the first request has chosen
-    it. `throttle` has the run's deadline and progress. `clock` returns this machine's time, UTC.
+    it. `throttle` has the run's deadline and progress. `clock` returns this machine's time, UTC, and `ahead` is how far
+    it was ahead of the API's at the latest answer; 0 if the two differ by no more than `CLOCK_TOLERANCE`.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class SessionsClient:
         self.requests = 0
         self.warnings: list[str] = []
         self._has_answered = False
-        self._ahead = timedelta(0)  # how far this machine's clock is ahead of the API's, if it is too far
+        self.ahead = timedelta(0)
         self._version_lock = threading.Lock()
         self._lock = threading.Lock()
         self._retry = stamina.RetryingCaller(
@@ -106,9 +107,9 @@ class SessionsClient:
 
         The latest answer says how much they differ; there is a warning. Before the first answer, that is unknown.
         """
-        if self._ahead:
-            self.warn(f"The clock here is {self._ahead.total_seconds():+.0f} s off, so the API's is used; set it right")
-        return (at or self.clock()) - self._ahead
+        if self.ahead:
+            self.warn(f"The clock here is {self.ahead.total_seconds():+.0f} s off, so the API's is used; set it right")
+        return (at or self.clock()) - self.ahead
 
     def fetch(
         self,
@@ -171,6 +172,5 @@ class SessionsClient:
         redacted = [redact(record, self._private) for record in records] if self._private else records
         page = Page(redacted, next_cursor, headers)
         ahead = began - (page.server_time or began)
-        is_off = max(ahead, began - ahead - self.clock()) > CLOCK_TOLERANCE
-        self._ahead = ahead if is_off else timedelta(0)
+        self.ahead = ahead if max(ahead, began - ahead - self.clock()) > CLOCK_TOLERANCE else timedelta(0)
         return page

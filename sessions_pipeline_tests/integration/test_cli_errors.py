@@ -197,7 +197,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
     alone = run("doctor", SESSIONS_PIPELINE_START_DATE="2026-01-01")
     assert "  from the environment: partitions from 2026-01-01, lookback 3 days\n" in alone.out
     assert " API key set, for its own workspace\n" in alone.out
-    assert "  answered for the key's own workspace, clock within 0 s\n" in alone.out
+    assert "  answered (workspace: the key's own), clock within a minute\n" in alone.out
     file, root = tmp_path / ".env", tmp_path / "with \x1b[1m"
     file.write_text(f"LANGSMITH_WORKSPACE_ID={WORKSPACE},{OTHER_WORKSPACE}\nSESSIONS_PIPELINE_LOOKBACK_DAYS=1\n")
     root.mkdir()
@@ -208,7 +208,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
     assert (both.status, both.err) == (0, "")
     assert f"  from {file} and the environment: partitions from 2026-01-01, lookback 1 day, narrowed by ref" in both.out
     assert " bearer token set, for 2 workspaces\n" in both.out
-    assert all(f"  answered for {workspace}, clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
+    assert all(f"  answered (workspace: {workspace}), clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
     assert "with ␛[1m can be written, holds no sessions yet\n" in both.out
 
 
