@@ -8,6 +8,7 @@ for each workspace, but the run succeeds.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -19,13 +20,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between, is_day_over, utc_day
+from sessions_pipeline.days import days_between, is_day_over, midnight, utc_day
 from sessions_pipeline.errors import ApiError, BrokenError, ParameterError, RefusedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import OWN_WORKSPACE, SessionsClient
-from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
+from sessions_pipeline.langsmith.lists import REACH, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.outputs.formatting import exact, plural
@@ -45,9 +46,9 @@ ReadJudges: TypeAlias = Callable[..., Mapping[str, Any] | None]
 
 
 def measurable_days(pipeline: Pipeline) -> list[date]:
-    """The days whose usage the API can still report, oldest first."""
-    time = pipeline.clock()
-    return [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
+    """The days whose usage the API can still report, oldest first; the first partition if it is not reached yet."""
+    time, first = pipeline.clock(), pipeline.settings.start_date
+    return [day for day in days_between(first, max(first, utc_day(time))) if time - midnight(day) <= REACH]
 
 
 def measure_usage(pipeline: Pipeline, days: Sequence[date]) -> list[date]:
@@ -78,14 +79,15 @@ def measure_usage(pipeline: Pipeline, days: Sequence[date]) -> list[date]:
 
 def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Sequence[Source], day: date) -> None:
     """Measure a day in these workspaces, and write it. The rows of other workspaces are kept."""
-    read_at = pipeline.clock()
-    is_over = is_day_over(day, read_at)
+    began = pipeline.clock()
     rows, tenants = list[pa.Table](), {source.workspace for source in sources if source.workspace}
     for source in sources:
         with source.named():
             for end, start, end_again in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
                 tenants |= set(start.column("tenant_id").to_pylist())
-                rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
+                rows.append(daily_cost_by_project(end, start, end_again, day=day, read_at=client.now(began)))
+    # A day that was over is not measured again: by a clock that is ahead, it would lack its last hours forever.
+    is_over = is_day_over(day, client.now(began))
 
     def make(before: pa.Table, file: Mapping[str, str]) -> NewContent:
         is_read = pc.is_in(before.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
@@ -112,6 +114,7 @@ def measure_judge_costs(pipeline: Pipeline, warn: Callable[[str], object]) -> tu
     # Read once for all workspaces: the files are as many as the days since judges were first measured.
     measured = sorted(judge_rows(lake, [*lake.days(JUDGE_COST_BY_EXPERIMENT), UNDATED]), key=itemgetter("read_at"))
     with pipeline.sources() as (client, sources):
+        pipeline = replace(pipeline, clock=client.now)
         # Begin with another workspace each night: a large one may use up the night's limit.
         turn = pipeline.clock().toordinal() % len(sources)
         tried = {source.workspace or OWN_WORKSPACE: source for source in sources[turn:] + sources[:turn]}
@@ -215,7 +218,6 @@ def _merged(read: Sequence[Row], before: pa.Table, _file: Mapping[str, str]) -> 
 
 def _experiments(lake: Lake) -> pa.Table:
     """All experiments in the lake: the columns `NEEDED`, and each one's day as `start_date`."""
-    undated: list[Day] = [UNDATED] if lake.has(SESSIONS, UNDATED) else []
-    stored = lake.each(lambda day: lake.read_days(SESSIONS, [day], NEEDED), [*lake.days(SESSIONS), *undated])
-    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for _, rows in stored)
+    stored = lake.each(lambda day: lake.load_days(SESSIONS, [day], NEEDED), [*lake.days(SESSIONS), UNDATED])
+    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for _, (rows, _) in stored)
     return pa.concat_tables([lake.read_days(SESSIONS, [], NEEDED), *experiments])

@@ -146,8 +146,8 @@ class Settings(BaseModel):
     def _possible(self) -> Self:
         if self.bearer_token and self.api_key:
             raise SettingError("LANGSMITH_BEARER_TOKEN", "excludes LANGSMITH_API_KEY; set one of the two")
-        if self.start_date > datetime.now(UTC).date():
-            raise SettingError("SESSIONS_PIPELINE_START_DATE", "is in the future; set an earlier day, or the clock")
+        if self.start_date > (today := datetime.now(UTC).date()):
+            raise SettingError("SESSIONS_PIPELINE_START_DATE", f"is in the future; set {today} (UTC) or earlier")
         return self
 
     @classmethod

@@ -15,6 +15,7 @@ A fault has a kind and a `value`. It starts after `after` answers, and applies t
 | `gone` | 404, 410 | version 1 is gone: that status with a JSON body; version 2 still answers |
 | `no_datasets` | 403, 404, 503 … | only `/api/v1/datasets` answers with that status and a JSON body |
 | `same_cursor` | | version 2 always returns the same cursor |
+| `date` | | answers have a `Date` header, with the company's time |
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from functools import cache, partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -41,7 +43,7 @@ from sessions_pipeline_tests.sessions_v2 import CursorError, cursor_at, read_pag
 
 KINDS = (
     *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),
-    *("ignore_offset", "repeat_last", "unsorted", "deprecated", "gone", "no_datasets", "same_cursor"),
+    *("ignore_offset", "repeat_last", "unsorted", "deprecated", "gone", "no_datasets", "same_cursor", "date"),
 )
 Undated = Literal["postgres", "first", "last"]
 
@@ -162,6 +164,8 @@ class FaultyApi(Api):
             if "deprecated" in faults and is_first:
                 response.headers["Deprecation"] = "true"
                 response.headers["Sunset"] = str(faults["deprecated"].value)
+            if "date" in faults:
+                response.headers["Date"] = format_datetime(self.now, usegmt=True)
             entry["status"] = response.status_code
             await _spoiled(response, faults)(scope, receive, send)
 

@@ -41,7 +41,7 @@ FAULTS = (
     Fault("tables/sessions", "not in _KNOWN_DRIFT", "in _KNOWN_DRIFT", f"{UNIT}checks", "drift"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
     Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),
-    Fault("langsmith/lists", "<= REACH", "< REACH", f"{UNIT}days"),
+    Fault("measurements", "<= REACH", "< REACH", f"{UNIT}days"),
     Fault("days", "days=start_us // DAY_US", "days=(start_us - 1) // DAY_US", f"{UNIT}days"),
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
@@ -90,9 +90,9 @@ FAULTS = (
     Fault("tables/raw_sessions", " if workspace in covered", "", f"{UNIT}process_day", "workspace"),
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
     Fault(
-        "cli/doctor",
-        "if skew > CLOCK_TOLERANCE.total_seconds()",
-        "if skew > 2 * CLOCK_TOLERANCE.total_seconds()",
+        "langsmith/client",
+        "> CLOCK_TOLERANCE else",
+        "> 2 * CLOCK_TOLERANCE else",
         f"{INTEGRATION}cli_errors",
         "clock",
     ),

@@ -44,7 +44,8 @@ class SessionsClient:
 
     `requests` counts the requests sent, retries included. `warnings` holds each warning once, such as the API's
     announced end, or the version used if it is not the first. `api_version` is None until the first request has chosen
-    it. `throttle` has the run's deadline and progress. `clock` returns this machine's time, UTC.
+    it. `throttle` has the run's deadline and progress. `clock` returns this machine's time, UTC, and `ahead` is how far
+    it was ahead of the API's at the latest answer; 0 if the two differ by no more than `CLOCK_TOLERANCE`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class SessionsClient:
         self.requests = 0
         self.warnings: list[str] = []
         self._has_answered = False
+        self.ahead = timedelta(0)
         self._version_lock = threading.Lock()
         self._lock = threading.Lock()
         self._retry = stamina.RetryingCaller(
@@ -100,16 +102,14 @@ class SessionsClient:
             if text not in self.warnings:
                 self.warnings.append(text)
 
-    def fetched_at(self, began: datetime, server_time: datetime | None) -> datetime:
-        """When a request was sent that `server_time` answers, where `began` is that time by this machine's clock.
+    def now(self, at: datetime | None = None) -> datetime:
+        """The current time, or a time `at` of this machine's clock; by the API's clock if the two differ too much.
 
-        If the two clocks differ too much, it is the server's time, with a warning.
+        The latest answer says how much they differ; there is a warning. Before the first answer, that is unknown.
         """
-        off = max(began - server_time, server_time - self.clock()) if server_time else timedelta(0)
-        if server_time is None or off <= CLOCK_TOLERANCE:
-            return began
-        self.warn(f"This machine's clock is {off.total_seconds():.0f} s off, so the API's is used; set it right")
-        return server_time
+        if self.ahead:
+            self.warn(f"The clock here is {self.ahead.total_seconds():+.0f} s off, so the API's is used; set it right")
+        return (at or self.clock()) - self.ahead
 
     def fetch(
         self,
@@ -155,7 +155,7 @@ class SessionsClient:
         with self.throttle.slot(workspace):
             with self._lock:
                 self.requests += 1
-            seconds = self.throttle.remaining_seconds
+            seconds, began = self.throttle.remaining_seconds, self.clock()
             headers, body = self._transport.get(endpoint.path, parameters, workspace=workspace, most_seconds=seconds)
         try:
             records, next_cursor = endpoint.read(body)
@@ -166,9 +166,11 @@ class SessionsClient:
                 f"({len(body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if this persists"
             ) from None
         self._has_answered = True
-        ends = [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]
-        if ends:
+        if ends := [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]:
             announced = self._auth.clean(", ".join(ends))
             self.warn(f"The API announces the end of {endpoint.path} ({announced}); look for a newer version")
         redacted = [redact(record, self._private) for record in records] if self._private else records
-        return Page(redacted, next_cursor, headers)
+        page = Page(redacted, next_cursor, headers)
+        ahead = began - (page.server_time or began)
+        self.ahead = ahead if max(ahead, began - ahead - self.clock()) > CLOCK_TOLERANCE else timedelta(0)
+        return page

@@ -173,11 +173,6 @@ def _activity(page: Page) -> list[Activity]:
     return [Activity(identity(record), record.start_us, at) for record, at in timed if at is not None]
 
 
-def is_within_reach(day: date, now: datetime) -> bool:
-    """Whether the API can still report what was used on the day."""
-    return now - midnight(day) <= REACH
-
-
 def read_usage(
     client: SessionsClient, query: SessionsQuery, *, workspace: str | None, day: date
 ) -> Iterator[tuple[pa.Table, ...]]:

@@ -225,7 +225,7 @@ class Source:
         request = PageRequest(self.query.limit)
         began, answer = self.client.clock(), self._send(request)
         page = answer.result()
-        reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
+        reading = Reading(0, self.client.now(began), asked=self.workspace)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), request.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight, length=length)

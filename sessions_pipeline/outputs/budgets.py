@@ -120,8 +120,7 @@ class BudgetStatus:
         if self.too_old:
             text.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
         if self.read_at and self.too_old < count:
-            others = "the others" if self.too_old else "them"
-            text.append(f"`{judges_command(utc_day(self.read_at))}` measures {others}")
+            text.append(f"`{judges_command(utc_day(self.read_at))}` measures those of the last {YOUNG.days} days")
         return "; ".join(text)
 
     @property

@@ -85,7 +85,8 @@ def data_root_notices(settings: Settings, memory: Memory, now: datetime) -> list
     try:
         lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
         try:
-            statuses = budget_statuses(lake, load_budgets(settings), now)
+            # The end of a period is read only after it. So for three hours, its budgets are checked, and then the next.
+            statuses = budget_statuses(lake, load_budgets(settings), now - FRESH_WITHIN)
         except SettingError as error:
             found.append(Notice("budgets", "Budgets can't be checked", str(error), now + A_DAY))
         report = f"{settings.absolute_data_root}/{REPORT_FILE}"
@@ -105,10 +106,10 @@ def lake_notices(
     """
     for status in statuses:
         if happened := "can't be checked" if status.problem else REACHED.get(status.state):
-            lines = (status.headline, status.notes, f"See {report}, and `sessions-pipeline budget`.")
-            text = "\n".join(filter(None, lines))
+            used = f"Period ending {status.last}: {status.headline}"
+            text = "\n".join(filter(None, (used, status.notes, f"See {report}, and `sessions-pipeline budget`.")))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
-            again_from = now if status.problem else midnight(status.last)
+            again_from = now if status.problem else midnight(status.last) + FRESH_WITHIN
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
     if now - memory.began > FRESH_WITHIN and (stale := why_stale(last, now)):
         text = f"Today and the days before it were {stale}. See the runs in the UI, and `sessions-pipeline doctor`."

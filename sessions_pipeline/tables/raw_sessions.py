@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import replace
 
+from sessions_pipeline.days import midnight
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
 from sessions_pipeline.tables.rows import PLAIN, Rows
@@ -189,7 +190,9 @@ def _digest(payload: str) -> bytes:
 def recent_days_are_fresh(day: DayTables) -> CheckResult:
     """Looks at the latest reading of each workspace, including one that brought nothing new."""
     stale = why_stale(last_read(day.last_readings, day.workspaces), day.now)
-    return CheckResult((f"{day.day}: {stale}",) if stale else ())
+    # A day that began less than three hours ago, perhaps during this run, may still be unread.
+    is_new = day.day is not None and day.now - midnight(day.day) <= FRESH_WITHIN
+    return CheckResult((f"{day.day}: {stale}",) if stale and not is_new else ())
 
 
 def why_stale(read_at: datetime | None, now: datetime) -> str | None:

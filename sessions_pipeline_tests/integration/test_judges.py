@@ -366,6 +366,24 @@ def test_a_judge_project_without_runs_has_cost_nothing_and_one_without_prices_an
     assert reading.is_exact == (total is not None)
 
 
+def test_later_measurements_count_after_one_with_a_clock_that_was_ahead(sandbox: Sandbox, tmp_path: Path) -> None:
+    read_days(pipeline_at(sandbox, tmp_path))
+    sandbox.faults.add(Fault("date", times=None))
+    measured(pipeline_at(sandbox, tmp_path, NOW + timedelta(hours=20)))
+    early, names = rows(lake_at(tmp_path)), {one.id: one.name for one in recent(sandbox)}
+    judges = judge_project(sandbox)
+    # Each judge has run once more since.
+    judges.runs += [run for run in judges.runs if run.experiment in {*names.values()}]
+    judges.runs.sort()
+    judges.__dict__.pop("runs_by_experiment", None)
+    sandbox.api.data.records.pop(judges.id)  # type: ignore[attr-defined]
+    sandbox.api.now = NOW + timedelta(minutes=30)
+    measured(pipeline_at(sandbox, tmp_path, sandbox.api.now))
+    later = rows(lake_at(tmp_path))
+    assert {row["read_at"] for row in early.values()} == {NOW}
+    assert all(later[id_]["run_count"] == 2 * early[id_]["run_count"] > 0 for id_ in names)
+
+
 def test_an_experiment_on_which_no_judge_has_run_has_cost_nothing_even_if_the_api_gives_no_sum_of_nothing(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

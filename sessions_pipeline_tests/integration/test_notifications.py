@@ -22,6 +22,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     TODAY,
     PipelineWithShortWindow,
     execute,
+    record,
     settings_for,
     some_records,
 )
@@ -103,7 +104,8 @@ def test_each_kind_of_problem_is_sent_once_with_what_to_do_and_where_to_look(hou
         "Budget 'today' has reached its warning",
         "The API announces its end",
     }
-    assert sent["Budget 'today' has reached its warning"].startswith("$113.75 of $130.00 (87.5 %)")
+    used = "Period ending 2026-03-20: $113.75 of $130.00 (87.5 %)\n"
+    assert sent["Budget 'today' has reached its warning"].startswith(used)
     assert "Sunset: Thu, 01 Jul 2027" in sent["The API announces its end"]
     assert "docs/api-versions.md" in sent["The API announces its end"]
 
@@ -193,3 +195,17 @@ def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:
     ).get_repository_def()
     assert [sensor.name for sensor in repository.sensor_defs] == ["changed_sessions"]
     assert "costs_are_within_budget" not in {key.name for key in repository.asset_graph.asset_check_keys}
+
+
+def test_what_was_spent_in_a_periods_last_hour_is_reported_after_its_end_once(house: House) -> None:
+    midnight = NOW.replace(hour=0) + timedelta(days=1)
+    house.run(midnight - timedelta(hours=1))
+    assert "Budget 'today' has reached its warning" in house.tick(midnight - timedelta(minutes=55))
+    late = [record(1000 + number, midnight - timedelta(minutes=20)) for number in range(20)]
+    house.sandbox.api.data.texts[:0] = late  # type: ignore[attr-defined]
+    house.run(midnight)
+    sent = house.tick(midnight + timedelta(minutes=5))
+    assert sent.keys() == {"Budget 'today' is beyond its limit"}
+    assert sent.popitem()[1].startswith("Period ending 2026-03-20: $138.75 of $130.00")
+    later = [house.tick(midnight + timedelta(minutes=minutes)) for minutes in (10, 175, 185)]
+    assert not [title for sent in later for title in sent if title.startswith("Budget")]

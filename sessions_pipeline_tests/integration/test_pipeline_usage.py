@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sessions_pipeline.days import DAY_US, day_start_us, days_between
+from sessions_pipeline.days import DAY_US, day_start_us, days_between, midnight
 from sessions_pipeline.errors import BrokenError, RefusedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import key_of
@@ -13,10 +13,11 @@ from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.measurements import measurable_days, measure_usage
 from sessions_pipeline.outputs.formatting import day_ranges
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
-from sessions_pipeline_tests.faulty_server import FaultyApi, Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
@@ -126,6 +127,30 @@ def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_ove
         store_at(str(data_root)).delete(key_of(DAILY_COST_BY_PROJECT, reachable[5]))
         assert measure(sandbox, data_root, old) == [reachable[5], TODAY]
     assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
+
+
+def test_a_day_that_only_a_clock_that_is_ahead_says_is_over_is_measured_again_after_its_end(tmp_path: Path) -> None:
+    """The pipeline's clock says that it is tomorrow; the second time, it is right."""
+    tomorrow = NOW + timedelta(days=1)
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
+        sandbox.faults.add(Fault("date", times=None))
+        pipeline = PipelineWithShortWindow(settings_for(sandbox.url, tmp_path), clock=lambda: tomorrow)
+        assert measure_usage(pipeline, [TODAY]) == [TODAY]
+        early = lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, TODAY).to_pylist()
+        sandbox.api.now = tomorrow
+        assert measure_usage(pipeline, [TODAY]) == [TODAY]
+        final = lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, TODAY).to_pylist()
+        assert measure_usage(pipeline, [TODAY]) == []
+    assert {(row["read_at"], row["is_exact"]) for row in early} == {(NOW, False)}
+    assert {(row["read_at"], row["is_exact"]) for row in final} == {(tomorrow, True)}
+
+
+def test_a_clock_that_was_set_back_to_before_the_first_partition_fails_no_run(tmp_path: Path) -> None:
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=TODAY)
+        early = Pipeline(settings, clock=lambda: midnight(TODAY) - timedelta(minutes=5))
+        assert measure_usage(early, measurable_days(early)) == [TODAY]
+        assert measure(sandbox, tmp_path, TODAY) == [TODAY], "as it was not over"
 
 
 def test_a_broken_day_is_left_as_it_is_and_named_and_all_others_are_measured(data_root: DataRoot) -> None:

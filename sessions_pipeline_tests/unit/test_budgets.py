@@ -417,7 +417,7 @@ def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(
     assert (status.used, status.unjudged) == (Decimal("1.75"), 2)
     assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
     assert "judges of 2 of 4 experiments not measured" in status.notes
-    assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.notes
+    assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures those" in status.notes
     # The known costs alone are beyond the limit.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
     # Where nothing is known to be read, sessions come first; the period's last day would be refused.
@@ -463,7 +463,7 @@ def test_judges_too_old_to_be_measured_make_a_budget_unknown_and_are_reported(co
     costs.put(TODAY, daily(None, 1, "1"))
     caveats = costs.status(include_judges=True).notes
     assert caveats.startswith(f"{said.replace('2 of 2', '3 of 3')}; `sessions-pipeline")
-    assert caveats.endswith("` measures the others")
+    assert caveats.endswith("` measures those of the last 14 days")
     assert costs.status().state == "ok"
 
 
@@ -595,7 +595,7 @@ def test_check_exits_with_1_if_judges_that_count_were_not_measured(
         command("--check", spent="1", keys="include_judges = true")
     printed = capsys.readouterr().out
     assert "unknown" in printed
-    assert "--select judge_cost_by_experiment` measures them" in printed
+    assert "--select judge_cost_by_experiment` measures those" in printed
     with pytest.raises(BudgetExceededError):
         command("--check", spent="401", keys="include_judges = true")
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -225,6 +225,12 @@ def test_a_day_that_was_read_long_ago_or_never_is_not_fresh() -> None:
     assert late.broken == ("2025-03-03: last read at 2025-03-04 06:00 UTC, over three hours ago",)
     never = found("recent_days_are_fresh", {}, day=date(2025, 3, 4))
     assert never.broken == ("2025-03-04: never read, or not in every workspace",)
+
+
+@pytest.mark.parametrize(("seconds", "passed"), [(1, True), (3 * 3600, True), (3 * 3600 + 1, False)])
+def test_a_day_that_began_during_the_run_may_be_unread_for_three_hours(seconds: int, passed: bool) -> None:
+    now = datetime(2025, 3, 4, tzinfo=UTC) + timedelta(seconds=seconds)
+    assert found("recent_days_are_fresh", {}, day=date(2025, 3, 4), now=now).passed is passed
 
 
 @pytest.mark.parametrize(

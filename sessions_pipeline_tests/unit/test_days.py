@@ -5,7 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from sessions_pipeline.days import day_of_us, day_start_us, is_day_over, microseconds, midnight, next_month_start
-from sessions_pipeline.langsmith.lists import is_within_reach
+from sessions_pipeline.measurements import measurable_days
+from sessions_pipeline.pipeline import Pipeline
+from sessions_pipeline.settings import Settings
 
 DAY = date(2026, 3, 1)
 MICROSECOND = timedelta(microseconds=1)
@@ -26,9 +28,9 @@ def test_a_day_is_over_at_the_next_midnight_and_not_before() -> None:
 
 
 def test_usage_can_be_measured_for_exactly_31_days_from_the_days_beginning() -> None:
-    last = midnight(DAY) + timedelta(days=31)
-    assert is_within_reach(DAY, last)
-    assert not is_within_reach(DAY, last + MICROSECOND)
+    last, settings = midnight(DAY) + timedelta(days=31), Settings(SESSIONS_PIPELINE_START_DATE=DAY)
+    assert measurable_days(Pipeline(settings, clock=lambda: last))[0] == DAY
+    assert measurable_days(Pipeline(settings, clock=lambda: last + MICROSECOND))[0] == DAY + timedelta(days=1)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY) == [NOTICE]
     assert memory.after([], FIRST + A_DAY, FIRST).sent == {}, "the memory stays small"
     [warning] = lake_notices([spent(datetime(2026, 2, 18, tzinfo=UTC))], FIRST, memory, FIRST, REPORT)
-    assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
+    assert warning.again_from == datetime(2026, 3, 1, 3, tzinfo=UTC)
+    assert warning.text.startswith("Period ending 2026-02-28: $90.00 of $100.00 (90.0 %)")
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
     [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR, REPORT)
     assert stall.text.startswith("Today and the days before it were never read, or not in every workspace. See")

@@ -1,6 +1,7 @@
 """The usage of each session on a day, computed from three readings of growing totals."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +28,8 @@ def used(
     start: Sequence[Row], end: Sequence[Row], again: Sequence[Row] | None = None, *, over: bool = True
 ) -> list[Row]:
     readings = [sessions_table(*rows) for rows in (end, start, end if again is None else again)]
-    return daily_cost_by_project(*readings, day_is_over=over, read_at=NOON).to_pylist()
+    day = NOON.date() - timedelta(days=over)
+    return daily_cost_by_project(*readings, day=day, read_at=NOON).to_pylist()
 
 
 def test_a_days_usage_is_the_usage_since_its_start_minus_that_since_its_end() -> None:
@@ -124,9 +126,17 @@ def test_the_same_id_in_two_workspaces_is_two_sessions_in_order() -> None:
     ]
 
 
+@pytest.mark.parametrize(("days", "is_exact"), [(13, True), (14, False), (30, False)])
+def test_a_day_of_which_retention_may_have_deleted_traces_is_not_exact(days: int, is_exact: bool) -> None:
+    start, end = sessions_table(reading(1, 5, "0.5")), sessions_table(reading(1, 2, "0.2"))
+    day = NOON.date() - timedelta(days=days)
+    (row,) = daily_cost_by_project(end, start, end, day=day, read_at=NOON).to_pylist()
+    assert (row["run_count"], row["is_exact"]) == (3, is_exact)
+
+
 def test_no_sessions_give_the_tables_schema() -> None:
     none = sessions_table()
-    table = daily_cost_by_project(none, none, none, day_is_over=True, read_at=NOON)
+    table = daily_cost_by_project(none, none, none, day=NOON.date(), read_at=NOON)
     assert table.num_rows == 0
     assert table.schema.equals(DAILY_COST_BY_PROJECT.schema, check_metadata=True)
 
