@@ -11,20 +11,19 @@ answer minus the first. Rules:
 - If one reading of the end lacks a session, the other one is used. A session that both lack, or that the reading of
   the start lacks, is kept with nulls and is not exact.
 - Sessions that used nothing on the day are left out: they had no runs, and no measure is known to have grown.
-- A row is exact if the day was over, the session was in all three readings, and both readings of the end agree. No row
-  of a day that is 14 days old is: retention may have deleted some of its traces, as if they had cost nothing.
+- A row is exact if the day was over, the session was in all three readings, and both readings of the end agree.
 """
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.days import is_day_over, midnight
+from sessions_pipeline.days import is_day_over
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import EXACT
-from sessions_pipeline.tables.retention import SHORTLIVED
 from sessions_pipeline.tables.table import Table
 
 DAILY_COST_BY_PROJECT = Table(
@@ -38,7 +37,7 @@ DAILY_COST_BY_PROJECT = Table(
         column.count("run_count", "Traces of the day"),
         column.count("total_tokens", "Tokens used on the day"),
         *column.COSTS,
-        column.flag("is_exact", "False if the numbers changed meanwhile, or the day was not over or 14 days old"),
+        column.flag("is_exact", "False if the numbers changed while they were read, or the day was not over"),
         column.time("read_at", "When the usage was read", nullable=False),
     ),
     order=("tenant_id", "id"),
@@ -50,6 +49,7 @@ NEEDED = (*_LABELS, *column.MEASURES)
 """The columns that a reading must have, with the types of `sessions`."""
 
 _Row = Mapping[str, Any]
+_measures = itemgetter(*column.MEASURES)
 
 
 def daily_cost_by_project(
@@ -61,9 +61,8 @@ def daily_cost_by_project(
     `NEEDED`, one row per session. `read_at`: when they were read.
     """
     ends, starts, ends_again = (_by_session(reading) for reading in (end, start, end_again))
-    is_whole = is_day_over(day, read_at) and read_at - midnight(day) < SHORTLIVED
     rows = [
-        {**row, "is_exact": row["is_exact"] and is_whole, "read_at": read_at}
+        {**row, "is_exact": row["is_exact"] and is_day_over(day, read_at), "read_at": read_at}
         for key in sorted(ends.keys() | starts.keys() | ends_again.keys())
         if (row := _used(starts.get(key), ends.get(key), ends_again.get(key)))
     ]
@@ -91,7 +90,7 @@ def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[
     if used["run_count"] == 0 and all(value == 0 for value in known):
         return None
     readings = [row for row in (start, end, end_again) if row is not None]
-    is_steady = bool(start and end and end_again and all(end[name] == end_again[name] for name in column.MEASURES))
+    is_steady = bool(start and end and end_again and _measures(end) == _measures(end_again))
     return {
         **{name: readings[0][name] for name in _LABELS},
         "reference_dataset_id": next(filter(None, (row["reference_dataset_id"] for row in readings)), None),

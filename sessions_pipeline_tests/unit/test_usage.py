@@ -126,14 +126,6 @@ def test_the_same_id_in_two_workspaces_is_two_sessions_in_order() -> None:
     ]
 
 
-@pytest.mark.parametrize(("days", "is_exact"), [(13, True), (14, False), (30, False)])
-def test_a_day_of_which_retention_may_have_deleted_traces_is_not_exact(days: int, is_exact: bool) -> None:
-    start, end = sessions_table(reading(1, 5, "0.5")), sessions_table(reading(1, 2, "0.2"))
-    day = NOON.date() - timedelta(days=days)
-    (row,) = daily_cost_by_project(end, start, end, day=day, read_at=NOON).to_pylist()
-    assert (row["run_count"], row["is_exact"]) == (3, is_exact)
-
-
 def test_no_sessions_give_the_tables_schema() -> None:
     none = sessions_table()
     table = daily_cost_by_project(none, none, none, day=NOON.date(), read_at=NOON)
