@@ -86,14 +86,12 @@ def _probe(settings: Settings) -> str:
 
 
 def _settings(settings: Settings) -> str:
+    from sessions_pipeline.outputs.notifications import check_addresses
     from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
     parse_narrowing(settings.query)
     load_budgets(settings)
-    if settings.notify:
-        from sessions_pipeline.outputs.notifications import services_of
-
-        services_of(settings)
+    check_addresses(settings)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()

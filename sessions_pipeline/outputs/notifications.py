@@ -123,6 +123,16 @@ def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | No
     return last_read(chain.from_iterable(lake.readings_of_days(days).values()), settings.workspace_ids)
 
 
+def check_addresses(settings: Settings) -> None:
+    """Refuse addresses for notifications that Apprise does not know.
+
+    Raises:
+        SettingError: there are some; the message names them by their position. Or Apprise is not installed.
+    """
+    if settings.notify and (unknown := services_of(settings)[1]):
+        raise SettingError(NOTIFY, f"{', '.join(unknown)}; correct it, or remove it")
+
+
 def services_of(settings: Settings) -> tuple[Any, list[str]]:
     """An `Apprise` with the addresses in the settings; and texts that name those it does not know, by their position.
 

@@ -560,6 +560,19 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.parametrize("address", ["carrier-pigeon://hunter2", "hunter2", "json://127.0.0.1:9, slak://hunter2"])
+@pytest.mark.parametrize("command", [("materialize", *_days()), ("ui",), ("doctor",)], ids=lambda command: command[0])
+def test_a_wrong_address_for_notifications_is_an_error_that_does_not_show_it_before_any_request(
+    run: Run, sandbox: Sandbox, command: tuple[str, ...], address: str
+) -> None:
+    before = len(sandbox.requests)
+    result = run(*command, SESSIONS_PIPELINE_NOTIFY=address)
+    assert "SESSIONS_PIPELINE_NOTIFY: " in (result.out if command == ("doctor",) else result.err)
+    assert result.status == (1 if command == ("doctor",) else 2)
+    assert "hunter2" not in result.out + result.err
+    assert command == ("doctor",) or len(sandbox.requests) == before
+
+
 def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster(run: Run) -> None:
     lines = run("materialize", *_days(2), COLUMNS="80").out.splitlines()
     assert max(len(line) for line in lines if not line.startswith("Parquet")) <= 80
