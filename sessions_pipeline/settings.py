@@ -60,6 +60,8 @@ _PLAIN_WORDS = {
 
 
 def _split(value: object) -> object:
+    if isinstance(value, str) and "," in value and not value.strip(" ,"):
+        raise ValueError("has only commas; write one or several values, separated by commas, or remove it")
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
