@@ -965,6 +965,17 @@ def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_p
     assert not root.exists()
 
 
+def test_a_report_on_a_lake_that_can_not_be_written_says_how_to_write_it_elsewhere(run: Run, tmp_path: Path) -> None:
+    Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
+    # As root, too, nothing can be written below a file.
+    (tmp_path / "lake" / "reports").write_text("")
+    advice = "; or use `sessions-pipeline report --output FILE`"
+    _complains(run("report"), 1, f"{tmp_path}/lake/reports", advice)
+    file = tmp_path / "costs.html"
+    assert (run("report", "--output", str(file)).status, file.exists()) == (0, True)
+    assert advice not in run("report", "--output", str(tmp_path / "no folder" / "costs.html")).err
+
+
 def test_a_report_to_a_dash_is_standard_output_alone(run: Run, tmp_path: Path) -> None:
     Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
     result = run("report", "--output", "-")
