@@ -166,8 +166,7 @@ class SessionsClient:
                 f"({len(body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if this persists"
             ) from None
         self._has_answered = True
-        ends = [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]
-        if ends:
+        if ends := [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]:
             announced = self._auth.clean(", ".join(ends))
             self.warn(f"The API announces the end of {endpoint.path} ({announced}); look for a newer version")
         redacted = [redact(record, self._private) for record in records] if self._private else records

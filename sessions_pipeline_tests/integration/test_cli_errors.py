@@ -236,7 +236,7 @@ def test_the_doctor_finds_settings_that_a_run_would_refuse(run: Run, variable: s
 def test_the_doctor_finds_invalid_addresses_for_notifications(run: Run) -> None:
     result = run("doctor", SESSIONS_PIPELINE_NOTIFY="hunter2")
     _complains(result, 1, "1 of 5")
-    assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: should be addresses" in result.out
+    assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: address 1, which Apprise does not know; " in result.out
     assert "hunter2" not in result.out
 
 
