@@ -164,8 +164,7 @@ def _initialize() -> None:
 
 
 def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
+    if parent := parent_process():
         connection.wait([parent.sentinel])
         os._exit(1)
 

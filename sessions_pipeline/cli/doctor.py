@@ -116,7 +116,7 @@ def _credentials(settings: Settings) -> str:
 
 
 def _api(settings: Settings) -> str:
-    from sessions_pipeline.langsmith.client import CLOCK_TOLERANCE, SessionsClient
+    from sessions_pipeline.langsmith.client import CLOCK_TOLERANCE, OWN_WORKSPACE, SessionsClient
 
     lines = []
     with SessionsClient(settings) as client:
@@ -125,8 +125,7 @@ def _api(settings: Settings) -> str:
             skew = abs((answer.server_time - datetime.now(UTC)).total_seconds()) if answer.server_time else 0.0
             if skew > CLOCK_TOLERANCE.total_seconds():
                 raise ApiError(f"this machine's clock is {skew:.0f} s off the server's; set it, days depend on it")
-            name = workspace or "the key's own workspace"
-            lines.append(f"answered for {name}, clock within {skew:.0f} s")
+            lines.append(f"answered for {workspace or f'{OWN_WORKSPACE} workspace'}, clock within {skew:.0f} s")
         lines += client.warnings
     return "\n".join(lines)
 

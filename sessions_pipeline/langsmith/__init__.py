@@ -87,8 +87,7 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
     Raises:
         SettingError: a parameter is unknown, set by the pipeline itself (paging, sorting, stats) or of a wrong type.
     """
-    unknown = sorted(set(values) - NARROWING)
-    if unknown:
+    if unknown := sorted(set(values) - NARROWING):
         allowed = ", ".join(sorted(NARROWING))
         raise SettingError("SESSIONS_PIPELINE_QUERY", f"{unknown[0]} can't be set here; allowed are {allowed}")
     try:

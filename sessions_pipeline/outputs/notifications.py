@@ -161,13 +161,11 @@ def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[
         SettingError: see `services_of`.
     """
     services, unknown = services_of(settings)
-    from apprise import NotifyFormat, NotifyType  # noqa: PLC0415
-
     results = services.notify(
         without_secrets(text),
         title=f"sessions-pipeline: {without_secrets(title)}",
-        notify_type=NotifyType.WARNING,
-        body_format=NotifyFormat.TEXT,
+        notify_type="warning",
+        body_format="text",
         timeout=seconds,
     )
     return [result.name for result in results if result], [result.name for result in results if not result] + unknown
