@@ -54,6 +54,7 @@ _PLAIN_WORDS = {
     "int_parsing": "write a whole number",
     **dict.fromkeys(("string_type", "string_unicode"), "write a text in UTF-8"),
     "uuid_": "write an id (a UUID), not a name",
+    "too_short": "name at least one, or leave it out",
     **dict.fromkeys(("json_", "dict_"), 'write a JSON object, such as {"name_contains": "nightly"}'),
 }
 

@@ -545,6 +545,11 @@ def test_the_doctor_reports_what_failed_and_continues(run: Run) -> None:
         ({"LANGSMITH_WORKSPACE_ID": "mine"}, 2, "LANGSMITH_WORKSPACE_ID"),
         ({"SESSIONS_PIPELINE_QUERY": '{"limit": 3}'}, 2, "SESSIONS_PIPELINE_QUERY"),
         ({"SESSIONS_PIPELINE_QUERY": "nightly"}, 2, "SESSIONS_PIPELINE_QUERY"),
+        (
+            {"SESSIONS_PIPELINE_QUERY": '{"reference_dataset": []}'},
+            2,
+            "SESSIONS_PIPELINE_QUERY: reference_dataset: name at least one, or leave it out",
+        ),
         ({"SESSIONS_PIPELINE_API_VERSION": "2"}, 2, "SESSIONS_PIPELINE_API_VERSION: should be 'v1', 'v2' or 'auto'"),
         ({"SESSIONS_PIPELINE_PAGE_SIZE": "101"}, 2, "SESSIONS_PIPELINE_PAGE_SIZE"),
         ({"SESSIONS_PIPELINE_START_DATE": "soon"}, 2, "SESSIONS_PIPELINE_START_DATE"),
