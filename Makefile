@@ -8,7 +8,7 @@ UI_PORT ?= 3000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-e2e test-long fmt lint types dev report bench screenshots lock check clean
+.PHONY: help setup demo test test-e2e test-long fmt lint types dev report bench screenshots lock check clean same-python
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,8 +62,13 @@ clean: ## Remove .venv, caches and the demo's data
 	@rm -rf .venv .dagster data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# .venv stays as it is, so if PYTHON is given and is another one, that must not be ignored.
+same-python:
+	@[ ! -x $(BIN)/python ] || [ "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" ] || \
+	  { echo ".venv is not of $(PYTHON), but of $$($(BIN)/python -V); to build it anew: rm -rf .venv" >&2; exit 1; }
+
 # PIP_USER=0 because pip's configuration may ask for `--user` installs, which pip refuses inside a virtual environment.
-.venv/.uv: requirements-uv.lock
+.venv/.uv: requirements-uv.lock | $(if $(filter file,$(origin PYTHON)),,same-python)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv .venv
 	@PIP_USER=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock

@@ -28,7 +28,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     """Build the code location `sessions_pipeline`. Opens neither the lake nor a connection.
 
     Raises:
-        SettingError: notifications are set up, but the extra that sends them is not installed.
+        SettingError: notifications are set up, but Apprise is not installed, or does not know an address.
     """
     settings = pipeline.settings
     return dg.Definitions(

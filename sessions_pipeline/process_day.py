@@ -65,7 +65,7 @@ def process_day(
     with lake.lock(day):
         before, commit = _stored_day(lake, day)
         raw = merge(before, fetched)
-        facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
+        facts: dict[str, Any] = {RAW_SESSIONS.name: {**day_metadata.raw_facts(raw), "uri": lake.uri(RAW_SESSIONS, day)}}
         pending = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
         if fetched and not raw.learned:
             facts |= _current_facts(lake, day, commit, options, pending)
@@ -154,7 +154,7 @@ def examine_day(
 
 
 def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, tables: Sequence[Table]) -> dict[str, Any]:
-    """The facts stored in the files of these derived tables, by table, without the files that must be made again.
+    """The facts stored in the files of these derived tables, and their addresses, without files to be made again.
 
     Those are missing, broken or lack a column, or were made from another commit, as of another time or for other
     attributes.
@@ -163,7 +163,7 @@ def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, table
     for table, (_, metadata) in lake.each(lambda table: stored_metadata(lake, table, day), tables):
         expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}
         if FACTS in metadata and all(metadata.get(name) == expected.get(name) for name in (COMMIT, AS_OF, ATTRIBUTES)):
-            facts[table.name] = json.loads(metadata[FACTS])
+            facts[table.name] = {**json.loads(metadata[FACTS]), "uri": lake.uri(table, day)}
     return facts
 
 

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -55,11 +54,14 @@ _PLAIN_WORDS = {
     "int_parsing": "write a whole number",
     **dict.fromkeys(("string_type", "string_unicode"), "write a text in UTF-8"),
     "uuid_": "write an id (a UUID), not a name",
+    "too_short": "name at least one, or leave it out",
     **dict.fromkeys(("json_", "dict_"), 'write a JSON object, such as {"name_contains": "nightly"}'),
 }
 
 
 def _split(value: object) -> object:
+    if isinstance(value, str) and "," in value and not value.strip(" ,"):
+        raise ValueError("has only commas; write one or several values, separated by commas, or remove it")
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -132,15 +134,6 @@ class Settings(BaseModel):
     def absolute_data_root(self) -> str:
         """The data root as an absolute path or a URI."""
         return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
-
-    def require_apprise(self) -> None:
-        """Check that Apprise, which sends notifications, is installed if they are set up.
-
-        Raises:
-            SettingError: it is not installed; the message says how to install it.
-        """
-        if self.notify and find_spec("apprise") is None:
-            raise SettingError("SESSIONS_PIPELINE_NOTIFY", "needs Apprise: `pip install 'sessions-pipeline[notify]'`")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

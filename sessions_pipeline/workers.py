@@ -130,6 +130,8 @@ def prepare(processes: int) -> None:
     # Arrow's own memory pool holds on to freed memory: 90 of 370 MB in a backfill on two cores. Arrow reads this
     # variable when it is imported, here and in the processes, so this module does not import it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # Otherwise its pool starts a thread even if it is not used, and Python 3.12 and later warn of forks beside threads.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
     # glibc gives threads heaps of their own, and holds on to what is freed there: 70 of 490 MB in a backfill of 500,000
     # sessions. The variable is for the processes, `mallopt` for this one.
     os.environ.setdefault("MALLOC_ARENA_MAX", str(MALLOC_ARENAS))
@@ -164,8 +166,7 @@ def _initialize() -> None:
 
 
 def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
+    if parent := parent_process():
         connection.wait([parent.sentinel])
         os._exit(1)
 

@@ -86,14 +86,12 @@ def _probe(settings: Settings) -> str:
 
 
 def _settings(settings: Settings) -> str:
+    from sessions_pipeline.outputs.notifications import check_addresses
     from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
     parse_narrowing(settings.query)
     load_budgets(settings)
-    if settings.notify:
-        from sessions_pipeline.outputs.notifications import services_of
-
-        services_of(settings)
+    check_addresses(settings)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()
@@ -126,7 +124,7 @@ def _api(settings: Settings) -> str:
             client.fetch(SessionsQuery(limit=1), workspace=workspace)
             if off := abs(client.ahead.total_seconds()):
                 raise ApiError(f"this machine's clock is {off:.0f} s off the server's; set it, days depend on it")
-            lines.append(f"answered (workspace: {workspace or OWN_WORKSPACE}), clock within a minute")
+            lines.append(f"answered for {workspace or f'{OWN_WORKSPACE} workspace'}, clock within a minute")
         lines += client.warnings
     return "\n".join(lines)
 

@@ -52,7 +52,6 @@ def materialize(first: date, last: date, select: tuple[str, ...], as_of: datetim
     _check_days(first, last, settings)
     # Before the first request, which is sent while Dagster is still being imported.
     SETUP_CHECKS["Dagster"](settings)
-    settings.require_apprise()
     if as_of and (kept := settings.keep_readings_days) and datetime.now(UTC) - as_of > timedelta(days=kept):
         text = f"--as-of {as_of:%Y-%m-%d}: readings that were replaced over {plural(kept, 'day')} ago were deleted"
         terminal.say(f"{text}, so these tables may differ from those of that time", is_warning=True)
@@ -94,8 +93,10 @@ def run_days(
     finished, warnings = list[date](), list[str]()
     with terminal.reported(finished, warnings), ExitStack() as stack:
         with terminal.heavy_imports():
+            from sessions_pipeline.outputs.notifications import check_addresses
             from sessions_pipeline.pipeline import Pipeline
 
+            check_addresses(settings)
             pipeline = Pipeline(settings, on_warning=warnings.append, **values)
             if {*select} <= {"*"} and pipeline.as_of is None:
                 stack.enter_context(pipeline.start_fetching(days_between(first, last)))

@@ -133,8 +133,8 @@ def _number(name: str, text: str) -> str:
 
 
 @click.command(epilog="Example: sessions-pipeline report --output costs.html")
-@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; default: the last 30 that were read.")
-@click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; default: 29 before the last day read.")
+@click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included; default: the last day read.")
 @click.option("--output", type=FILE, help="File to write, - for standard output; default: reports/cost.html.")
 def report(first: date | None, last: date | None, output: Path | None) -> None:
     """Write the HTML cost report.

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from itertools import chain
 from typing import Any, NamedTuple
 
 import click
@@ -71,7 +72,7 @@ def print_summary(
     daily, files = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days)
     incomplete = incomplete_days(daily, files, lake.readings_of_days(days))
     rows = daily.to_pylist()
-    judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
+    judged, names = judge_rows(lake, days) if as_json else [], dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows, judged), len(days) > WEEK
     datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)), incomplete, len(days))
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
@@ -84,17 +85,17 @@ def print_summary(
         "rejected": _row_count(lake, tables.REJECTED_SESSIONS, days_of(tables.REJECTED_SESSIONS)),
         "undated": sum(_row_count(lake, table, [UNDATED]) or 0 for table in RECORDS),
         "total_cost": exact(whole.cost) or None,
-        **_judges(whole),
     }
-    statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     if as_json:
+        sums |= {**_judges(whole), "budgets": budget_statuses(lake, budgets, datetime.now(UTC))}
         both = {"lines": lines, "datasets": datasets}
         costs = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
-        print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **costs})
+        print_json({**sums, "written": dict(sorted(made.items())), **costs})
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for text in (*_result_lines(lake, sums, made), *_budget_lines(statuses)):
+    # One by one, so that a file of judges that can't be read is an error only after the costs are printed.
+    for text in chain(_result_lines(lake, sums, made, rows, days), _budget_lines(lake, budgets)):
         echo(text, indent=INDENT)
     report = f"\nReport   {settings.absolute_data_root}/{REPORT_FILE}" if "cost_report" in made else ""
     click.echo(f"Parquet  {settings.absolute_data_root}{report}")
@@ -112,8 +113,8 @@ def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
         raise LakeError(f"{root}: lost {days}; see whether it was moved or unmounted, and run this again")
 
 
-def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
-    for status in statuses:
+def _budget_lines(lake: Lake, budgets: Sequence[Budget]) -> Iterator[str]:
+    for status in budget_statuses(lake, budgets, datetime.now(UTC)):
         state = "" if status.state == "ok" else f" - {status.state}"
         yield f"Budget   {visible(status.budget.label)}: {status.headline}{state}"
         if status.notes:
@@ -185,7 +186,9 @@ def _judges(totals: Totals) -> dict[str, Any]:
     return {"judge_cost": exact(totals.judge_cost) or None, **counts}
 
 
-def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
+def _result_lines(
+    lake: Lake, sums: Mapping[str, Any], made: Made, rows: Sequence[Row], days: Sequence[date]
+) -> Iterator[str]:
     """Lines with counts and costs. What only tables say that this run did not write is left out."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
@@ -201,17 +204,15 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
             judged = f"{plural(so_far.judges_measured, 'experiment')} so far ({so_far.judges_unknown:,d} unknown)"
             yield f"Judges of {judged}, exactly: {exact(so_far.judge_cost) or 'unknown'} US dollars"
         return
-    cost = f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
-    if not sums["judges_measured"]:
-        yield f"{cost}; judge calls not counted"
+    yield f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
+    whole = Totals.of(rows, judge_rows(lake, days))
+    if not whole.judges_measured:
         # On two lines, to fit into 80 columns.
         command, _, options = judges_command(datetime.now(UTC).date()).partition(" --")
-        yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
+        yield f"Judges   not counted; to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
-    not_counted = sums["judges_unknown"] + sums["judges_not_measured"]
-    of_others = f"; those of {plural(not_counted, 'experiment')} not counted" if not_counted else ""
-    yield cost
-    yield f"Judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
+    of_others = f"; those of {plural(whole.unjudged, 'experiment')} not counted" if whole.unjudged else ""
+    yield f"Judges, exactly: {exact(whole.judge_cost) or 'unknown'} US dollars{of_others}"
 
 
 def _print_lines(

@@ -72,10 +72,11 @@ def check_marker(store: Store, query: Mapping[str, Any] | None) -> bool:
     try:
         with store.open(MARKER, whole=True).source as file:
             content = json.loads(file.read())
-        found, filled_with = int(content["layout"]), _canonical(content["query"])
+        # As JSON text: `int` itself would also take "2", true and 2.9.
+        found, filled_with = int(json.dumps(content["layout"])), _canonical(content["query"])
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         advice = "restore it from a backup or, if SESSIONS_PIPELINE_QUERY never changed, delete it"
         raise LakeError(f"{store.uri(MARKER)}: broken; {advice}") from None
     if found != LAYOUT:

@@ -37,8 +37,8 @@ class SessionsQuery(BaseModel, frozen=True, extra="forbid", hide_input_in_errors
     """All query parameters of the schema, under their own names; those that are None are not sent."""
 
     reference_free: Annotated[bool | None, Field(description="Only sessions without a reference dataset")] = None
-    reference_dataset: Annotated[Uuids | None, Field(description="Only experiments on these datasets")] = None
-    id: Annotated[Uuids | None, Field(description="Only these sessions")] = None
+    reference_dataset: Annotated[Uuids | None, Field(min_length=1, description="Experiments on these datasets")] = None
+    id: Annotated[Uuids | None, Field(min_length=1, description="Only these sessions")] = None
     name: Annotated[str | None, Field(description="Only the session of exactly this name")] = None
     name_contains: Annotated[str | None, Field(description="Only sessions whose name contains this")] = None
     dataset_version: Annotated[str | None, Field(description="Only experiments on this dataset version")] = None
@@ -49,7 +49,7 @@ class SessionsQuery(BaseModel, frozen=True, extra="forbid", hide_input_in_errors
     sort_by_feedback_source: Annotated[FeedbackSource | None, Field(description="Feedback source to sort by")] = None
     offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
     limit: Annotated[int, Field(ge=1, le=100, description="Largest number of sessions to return")] = 100
-    tag_value_id: Annotated[Uuids | None, Field(description="Only sessions with these tag values")] = None
+    tag_value_id: Annotated[Uuids | None, Field(min_length=1, description="Only sessions with these tag values")] = None
     facets: Annotated[bool, Field(description="Compute facets of the runs")] = False
     filter: Annotated[str | None, Field(description='Filter expression, such as eq(name, "nightly")')] = None
     include_stats: Annotated[bool, Field(description="Compute counts, tokens, costs, latencies and feedback")] = False
@@ -57,7 +57,7 @@ class SessionsQuery(BaseModel, frozen=True, extra="forbid", hide_input_in_errors
     stats_start_time: Annotated[
         datetime | None, Field(description="Count only runs from this time on, 31 days back at most")
     ] = None
-    stats_select: Annotated[tuple[str, ...] | None, Field(description="Compute only these stats")] = None
+    stats_select: Annotated[tuple[str, ...] | None, Field(min_length=1, description="Compute only these stats")] = None
     stats_filter: Annotated[str | None, Field(description="Count only runs that match this filter")] = None
 
     def to_parameters(self) -> Parameters:
@@ -87,8 +87,7 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
     Raises:
         SettingError: a parameter is unknown, set by the pipeline itself (paging, sorting, stats) or of a wrong type.
     """
-    unknown = sorted(set(values) - NARROWING)
-    if unknown:
+    if unknown := sorted(set(values) - NARROWING):
         allowed = ", ".join(sorted(NARROWING))
         raise SettingError("SESSIONS_PIPELINE_QUERY", f"{unknown[0]} can't be set here; allowed are {allowed}")
     try:

@@ -130,6 +130,8 @@ class Endpoint(NamedTuple):
 
 V1 = Endpoint("/api/v1/sessions", lambda body: (read_page(body), None))
 V2 = Endpoint("/api/v2/sessions", read_v2_page, v2_parameters)
+# By their names in SESSIONS_PIPELINE_API_VERSION, which also has `auto`.
+VERSIONS = {"v1": V1, "v2": V2}
 # By name, because names are unique. The default order, by the start of the last experiment, changes with every
 # experiment, and all datasets without one are equal in it, so that offsets could skip some.
 DATASETS = Endpoint(

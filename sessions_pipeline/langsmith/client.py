@@ -15,7 +15,7 @@ import stamina
 from sessions_pipeline.days import now
 from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
 from sessions_pipeline.langsmith import Parameters, SessionsQuery
-from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, choose_version
+from sessions_pipeline.langsmith.api_versions import V1, V2, VERSIONS, Endpoint, choose_version
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.redaction import parse_paths, redact
@@ -70,7 +70,7 @@ class SessionsClient:
         )
         self.throttle.progress = lambda: f"{self.requests} request{'' if self.requests == 1 else 's'}"
         self._transport = transport or Transport(self._auth, most_connections=settings.concurrency)
-        self.api_version = {"v1": V1, "v2": V2, "auto": None}[settings.api_version]
+        self.api_version = VERSIONS.get(settings.api_version)
         self.clock = clock
         self.requests = 0
         self.warnings: list[str] = []

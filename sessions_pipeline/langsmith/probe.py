@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
 from sessions_pipeline.langsmith import SessionsQuery
-from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2
+from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2, VERSIONS
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import CHEAPEST_STATS, read_judges, runs_that_judge
 from sessions_pipeline.langsmith.page import Page, identity, last_active
@@ -136,15 +136,15 @@ V1_ONLY: Mapping[str, _Test] = {
     "X-Pagination-Total counts the list": _total,
     "datasets can be listed": _datasets,
 }
-ASSUMPTIONS = (("v1", V1, {**BOTH_VERSIONS, **V1_ONLY}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH_VERSIONS}))
+ASSUMPTIONS = {V1: {**BOTH_VERSIONS, **V1_ONLY}, V2: {"a cursor leads on": _cursor, **BOTH_VERSIONS}}
 
 
 def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Result]:
     """Test each assumption, in about 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
-    for version, client.api_version, assumptions in ASSUMPTIONS:
+    for version, client.api_version in VERSIONS.items():
         api, is_answered = _Api(client, workspace, project), False
-        for assumption, test in assumptions.items():
+        for assumption, test in ASSUMPTIONS[client.api_version].items():
             holds: bool | None
             try:
                 holds, seen = test(api)

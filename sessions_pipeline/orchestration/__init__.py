@@ -34,7 +34,7 @@ STORAGE = "".join(re.findall(r"^storage:\n(?: +.+\n)+", SHIPPED.read_text("utf-8
 
 def own_yaml(folder: str) -> str:
     """A `dagster.yaml` for an instance that stores everything in this folder, wherever DAGSTER_HOME leads."""
-    quiet = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+    quiet = "python_logs: {python_log_level: INFO}\ntelemetry: {enabled: false}\nnux: {enabled: false}\n"
     return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n{quiet}"
 
 
@@ -59,8 +59,7 @@ def ensure_dagster_yaml(home: str) -> None:
     Raises:
         SettingError: see `instance_file`; or the folder can't be written to.
     """
-    file = instance_file(home)
-    if file.exists():
+    if (file := instance_file(home)).exists():
         return
     # Written under another name and then renamed, because another run may be reading it.
     temporary = file.with_name(f".{file.name}.{os.getpid()}")

@@ -4,7 +4,7 @@ If `raw_sessions` is selected, the days are read from the API. Otherwise the sel
 stored raw sessions, without a request.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import partial
@@ -43,12 +43,15 @@ DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [
 
 
 @contextmanager
-def reason_first() -> Iterator[None]:
-    """Raise our errors in the block as a `Failure`: the UI shows its text first, but those of others below a trace."""
+def reason_first(kind: Callable[[str], Exception] = dg.Failure) -> Iterator[None]:
+    """Raise our errors, in a block or a function, as a `Failure`: the UI shows only others' texts below a stack trace.
+
+    A sensor needs another `kind`, because only steps may raise a `Failure`.
+    """
     try:
         yield
     except SessionsPipelineError as error:
-        raise dg.Failure(str(error)) from error
+        raise kind(str(error)) from error
 
 
 def spec(table: Table, deps: Sequence[Table], *, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
@@ -142,10 +145,10 @@ def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dg.multi_asset(specs=[spec(tables.REFERENCE_DATASETS, [DAILY])])
+@reason_first()
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Refresh `reference_datasets`."""
-    with reason_first():
-        facts = refresh_names(pipeline, tagged_range(context.run.tags), partial(_warn, context, pipeline))
+    facts = refresh_names(pipeline, tagged_range(context.run.tags), partial(_warn, context, pipeline))
     return dg.MaterializeResult(metadata=_metadata(facts))
 
 
@@ -162,6 +165,7 @@ def period_tables(
 
 
 @dg.multi_asset(specs=[spec(tables.DAILY_COST_BY_PROJECT, [])])
+@reason_first()
 def measure_projects(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.MaterializeResult[None]:
@@ -171,8 +175,7 @@ def measure_projects(
     """
     reachable = measurable_days(pipeline)
     context.log.info("The days from %s can be measured: at most 31 back, none before the first partition", reachable[0])
-    with reason_first():
-        measured = day_ranges(measure_usage(pipeline, reachable))
+    measured = day_ranges(measure_usage(pipeline, reachable))
     return dg.MaterializeResult(metadata={"measured_days": measured, "measurable_from": str(reachable[0])})
 
 
@@ -223,13 +226,13 @@ def measure_judges(
     owners=OWNERS,
     kinds={"html"},
 )
+@reason_first()
 def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """One HTML page for people who don't use Dagster, written every night: total, trend, caveats."""
     # Imported here: the page's libraries take 0.3 s to import, and a run without the report should not wait for them.
     from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
 
-    with reason_first():
-        lake = pipeline.open_lake()
-        first, last = latest_days(lake)
-        address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
+    lake = pipeline.open_lake()
+    first, last = latest_days(lake)
+    address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
     return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(address), "days": f"{first} to {last}"})

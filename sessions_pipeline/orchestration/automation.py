@@ -10,7 +10,7 @@ import dagster as dg
 from sessions_pipeline.activity import Cursor, list_activity, next_look
 from sessions_pipeline.days import days_between, ranges, utc_day
 from sessions_pipeline.orchestration import REFRESH, dump_cursor, load_cursor, range_tags, tagged_range
-from sessions_pipeline.orchestration.assets import cost_report
+from sessions_pipeline.orchestration.assets import cost_report, reason_first
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
@@ -94,6 +94,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Refreshes older days whose sessions had new activity; those over 31 days old once a day.",
     )
+    @reason_first(dg.DagsterError)
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         time, instance = pipeline.clock(), context.instance
         # The first look goes back one overlap from now.

@@ -48,6 +48,7 @@ def check_tables(
 
 
 @dg.asset_check(asset=DAILY_COST_BY_REFERENCE_DATASET.name, additional_deps=[REFERENCE_DATASETS.name])
+@reason_first()
 def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """No budget has reached its warning, or is beyond its limit."""
     # It depends on `reference_datasets`, because a budget may be for a dataset by its name.
@@ -69,6 +70,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
 
 
 @dg.asset_check(asset=DAILY_COST_BY_REFERENCE_DATASET.name, additional_deps=[one.table.name for one in PERIODS])
+@reason_first()
 def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """Weeks and months are the sums of their days. If not, the next refresh sums them again."""
     # It belongs to the daily costs, because a run that is killed after it wrote them leaves weeks and months behind.

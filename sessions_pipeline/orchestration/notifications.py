@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import costs_are_within_budget
-from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, data_root_notices, deliver
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, check_addresses, data_root_notices, deliver
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -34,9 +33,9 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
     """The sensor that sends notifications to the addresses in `SESSIONS_PIPELINE_NOTIFY`.
 
     Raises:
-        SettingError: the extra that sends them is not installed.
+        SettingError: Apprise is not installed, or does not know an address.
     """
-    pipeline.settings.require_apprise()
+    check_addresses(pipeline.settings)
 
     @dg.sensor(
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
@@ -70,11 +69,7 @@ def send(settings: Settings, notices: Sequence[Notice], warn: Callable[[str], ob
     deadline, sent = time.monotonic() + SEND_SECONDS, list[Notice]()
     for notice in notices:
         if (seconds := deadline - time.monotonic()) > 1:
-            try:
-                delivered, failed = deliver(settings, notice.title, notice.text, seconds)
-            except SettingError as error:
-                warn(str(error))
-                break
+            delivered, failed = deliver(settings, notice.title, notice.text, seconds)
             sent += [notice] if delivered else []
             if failed:
                 warn(f"{notice.title}: not delivered by {', '.join(failed)}; see `sessions-pipeline doctor --notify`")

@@ -124,22 +124,32 @@ def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | No
     return last_read(chain.from_iterable(lake.readings_of_days(days).values()), settings.workspace_ids)
 
 
+def check_addresses(settings: Settings) -> None:
+    """Refuse addresses for notifications that Apprise does not know.
+
+    Raises:
+        SettingError: there are some; the message names them by their position. Or Apprise is not installed.
+    """
+    if settings.notify and (unknown := services_of(settings)[1]):
+        raise SettingError(NOTIFY, f"{', '.join(unknown)}; write addresses such as slack://..., separated by commas")
+
+
 def services_of(settings: Settings) -> tuple[Any, list[str]]:
     """An `Apprise` with the addresses in the settings; and texts that name those it does not know, by their position.
 
     Raises:
-        SettingError: Apprise is not installed, or knows none of the addresses.
+        SettingError: Apprise is not installed; the message says how to install it.
     """
-    settings.require_apprise()
-    from apprise import Apprise  # noqa: PLC0415 - the import takes half a second, and only sending needs it
+    try:
+        from apprise import Apprise  # noqa: PLC0415 - the import takes a third of a second, and few need it
+    except ImportError:
+        raise SettingError(NOTIFY, "needs Apprise: `pip install 'sessions-pipeline[notify]'`") from None
 
     # Apprise may log addresses, which are secret.
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     services = Apprise()
     addresses = _SEPARATOR.split(settings.notify.get_secret_value()) if settings.notify else []
     unknown = [place for place, address in enumerate(addresses, 1) if not services.add(address)]
-    if len(unknown) == len(addresses):
-        raise SettingError(NOTIFY, "should be addresses that Apprise knows, such as slack://..., separated by commas")
     return services, [f"address {place}, which Apprise does not know" for place in unknown]
 
 
@@ -152,13 +162,11 @@ def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[
         SettingError: see `services_of`.
     """
     services, unknown = services_of(settings)
-    from apprise import NotifyFormat, NotifyType  # noqa: PLC0415
-
     results = services.notify(
         without_secrets(text),
         title=f"sessions-pipeline: {without_secrets(title)}",
-        notify_type=NotifyType.WARNING,
-        body_format=NotifyFormat.TEXT,
+        notify_type="warning",
+        body_format="text",
         timeout=seconds,
     )
     return [result.name for result in results if result], [result.name for result in results if not result] + unknown

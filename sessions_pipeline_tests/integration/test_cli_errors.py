@@ -197,7 +197,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
     alone = run("doctor", SESSIONS_PIPELINE_START_DATE="2026-01-01")
     assert "  from the environment: partitions from 2026-01-01, lookback 3 days\n" in alone.out
     assert " API key set, for its own workspace\n" in alone.out
-    assert "  answered (workspace: the key's own), clock within a minute\n" in alone.out
+    assert "  answered for the key's own workspace, clock within a minute\n" in alone.out
     file, root = tmp_path / ".env", tmp_path / "with \x1b[1m"
     file.write_text(f"LANGSMITH_WORKSPACE_ID={WORKSPACE},{OTHER_WORKSPACE}\nSESSIONS_PIPELINE_LOOKBACK_DAYS=1\n")
     root.mkdir()
@@ -208,7 +208,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
     assert (both.status, both.err) == (0, "")
     assert f"  from {file} and the environment: partitions from 2026-01-01, lookback 1 day, narrowed by ref" in both.out
     assert " bearer token set, for 2 workspaces\n" in both.out
-    assert all(f"  answered (workspace: {workspace}), clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
+    assert all(f"  answered for {workspace}, clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
     assert "with ␛[1m can be written, holds no sessions yet\n" in both.out
 
 
@@ -236,7 +236,7 @@ def test_the_doctor_finds_settings_that_a_run_would_refuse(run: Run, variable: s
 def test_the_doctor_finds_invalid_addresses_for_notifications(run: Run) -> None:
     result = run("doctor", SESSIONS_PIPELINE_NOTIFY="hunter2")
     _complains(result, 1, "1 of 5")
-    assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: should be addresses" in result.out
+    assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: address 1, which Apprise does not know; " in result.out
     assert "hunter2" not in result.out
 
 
@@ -547,6 +547,11 @@ def test_the_doctor_reports_what_failed_and_continues(run: Run) -> None:
         ({"LANGSMITH_WORKSPACE_ID": "mine"}, 2, "LANGSMITH_WORKSPACE_ID"),
         ({"SESSIONS_PIPELINE_QUERY": '{"limit": 3}'}, 2, "SESSIONS_PIPELINE_QUERY"),
         ({"SESSIONS_PIPELINE_QUERY": "nightly"}, 2, "SESSIONS_PIPELINE_QUERY"),
+        (
+            {"SESSIONS_PIPELINE_QUERY": '{"reference_dataset": []}'},
+            2,
+            "SESSIONS_PIPELINE_QUERY: reference_dataset: name at least one, or leave it out",
+        ),
         ({"SESSIONS_PIPELINE_API_VERSION": "2"}, 2, "SESSIONS_PIPELINE_API_VERSION: should be 'v1', 'v2' or 'auto'"),
         ({"SESSIONS_PIPELINE_PAGE_SIZE": "101"}, 2, "SESSIONS_PIPELINE_PAGE_SIZE"),
         ({"SESSIONS_PIPELINE_START_DATE": "soon"}, 2, "SESSIONS_PIPELINE_START_DATE"),
@@ -560,6 +565,19 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
     _complains(result, status, word)
     assert KEY not in result.out + result.err
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("address", ["carrier-pigeon://hunter2", "hunter2", "json://127.0.0.1:9, slak://hunter2"])
+@pytest.mark.parametrize("command", [("materialize", *_days()), ("ui",), ("doctor",)], ids=lambda command: command[0])
+def test_a_wrong_address_for_notifications_is_an_error_that_does_not_show_it_before_any_request(
+    run: Run, sandbox: Sandbox, command: tuple[str, ...], address: str
+) -> None:
+    before = len(sandbox.requests)
+    result = run(*command, SESSIONS_PIPELINE_NOTIFY=address)
+    assert "SESSIONS_PIPELINE_NOTIFY: " in (result.out if command == ("doctor",) else result.err)
+    assert result.status == (1 if command == ("doctor",) else 2)
+    assert "hunter2" not in result.out + result.err
+    assert command == ("doctor",) or len(sandbox.requests) == before
 
 
 def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster(run: Run) -> None:
@@ -952,6 +970,17 @@ def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_p
         run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: there is no data here; materialize days"
     )
     assert not root.exists()
+
+
+def test_a_report_on_a_lake_that_can_not_be_written_says_how_to_write_it_elsewhere(run: Run, tmp_path: Path) -> None:
+    Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
+    # As root, too, nothing can be written below a file.
+    (tmp_path / "lake" / "reports").write_text("")
+    advice = "; or use `sessions-pipeline report --output FILE`"
+    _complains(run("report"), 1, f"{tmp_path}/lake/reports", advice)
+    file = tmp_path / "costs.html"
+    assert (run("report", "--output", str(file)).status, file.exists()) == (0, True)
+    assert advice not in run("report", "--output", str(tmp_path / "no folder" / "costs.html")).err
 
 
 def test_a_report_to_a_dash_is_standard_output_alone(run: Run, tmp_path: Path) -> None:

@@ -531,3 +531,19 @@ def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("raw_sessions"))
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_shipped", [True, False], ids=["shipped", "demo"])
+def test_a_run_prints_no_line_for_each_event_and_every_event_is_stored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], is_shipped: bool
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(SHIPPED.read_text() if is_shipped else own_yaml(str(tmp_path)))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        job = definitions().resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance, tags=RANGE, raise_on_error=False)
+        kinds = {entry.dagster_event_type for entry in instance.all_logs(result.run_id)}
+    printed = capfd.readouterr().err
+    assert {dg.DagsterEventType.STEP_START, dg.DagsterEventType.ASSET_MATERIALIZATION} < kinds
+    assert " - DEBUG - " not in printed
+    assert "that is all" in printed, "lines of the log"
+    assert "on purpose" in printed, "errors"

@@ -21,6 +21,7 @@ import sessions_pipeline
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.definitions import build_definitions
+from sessions_pipeline.errors import BrokenError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.client import OWN_WORKSPACE
@@ -733,8 +734,8 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
         return capsys.readouterr().out
 
     lines = summary().splitlines()
-    place = lines.index("Judges   to count them: sessions-pipeline materialize \\")
-    assert lines[place - 1].endswith(" US dollars; judge calls not counted")
+    place = lines.index("Judges   not counted; to count them: sessions-pipeline materialize \\")
+    assert lines[place - 1].endswith(" US dollars")
     assert re.fullmatch(r" +--from (\S+) --to \1 --select judge_cost_by_experiment", lines[place + 1])
     assert len(lines[place + 1]) <= 80
     facts = json.loads(summary(as_json=True))
@@ -744,7 +745,7 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     cost = Totals.of([], judge_rows(lake_at(tmp_path), days)).judge_cost
     others = facts["experiments"] - 5
     assert f"\nJudges, exactly: {exact(cost)} US dollars; those of {others} experiments not counted\n" in summary()
-    assert "judge calls" not in summary()
+    assert "to count them" not in summary()
     facts = json.loads(summary(as_json=True))
     assert (facts["judge_cost"], facts["judges_measured"], facts["judges_unknown"]) == (exact(cost), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in facts["lines"]) == cost
@@ -756,3 +757,20 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
     assert f"; those of {facts['experiments'] - 4} experiments not counted\n" in summary()
     assert json.loads(summary(as_json=True))["judges_unknown"] == 1
+
+
+def test_the_costs_are_printed_before_the_error_of_a_file_of_judges_that_can_not_be_read(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, days = pipeline_at(sandbox, tmp_path), [YESTERDAY, TODAY]
+    read_days(pipeline)
+    made = {DAILY.name: days, "sessions": days, "rejected_sessions": days}
+    print_summary(pipeline.settings, made, *days)
+    whole, _, _ = capsys.readouterr().out.partition("Judges   not counted")
+    assert re.search(r"\n2 days, \d+ sessions .*\nKnown cost, exactly: \d+\.\d+ US dollars\n$", whole, re.DOTALL)
+    file = tmp_path / JUDGES.name / f"start_date={TODAY}" / f"{JUDGES.name}.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_text("broken")
+    with pytest.raises(BrokenError, match=f"^{re.escape(str(file))}: not a readable Parquet file"):
+        print_summary(pipeline.settings, made, *days)
+    assert capsys.readouterr().out == whole

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pytest
 import stamina
 
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.errors import (
     ApiError,
     BadBodyError,
@@ -29,6 +30,9 @@ from sessions_pipeline.errors import (
     TooManyRejectedError,
     UnreachableError,
 )
+from sessions_pipeline.lake.layout import MARKER
+from sessions_pipeline.orchestration import range_tags
+from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -166,16 +170,25 @@ def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) ->
     assert files(data_root) == {}
 
 
-def test_a_failed_runs_page_begins_with_the_reason(data_root: DataRoot) -> None:
-    with running_sandbox(texts=[], now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
-        sandbox.faults.add(Fault("status", 401, times=None))
-        with failing_in_one_line(RefusedError, "401"):
-            execute(Pipeline(settings_for(sandbox.url, data_root)), TODAY, TODAY, instance=instance)
-        [run] = instance.get_runs()
-        [entry] = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    error = entry.get_dagster_event().step_failure_data.error
-    assert error
-    assert "check LANGSMITH_API_KEY" in error.message, "the causes are below the stack trace"
+def test_the_page_of_a_failure_in_dagster_begins_with_the_reason_whatever_step_failed(tmp_path: Path) -> None:
+    root, budgets = tmp_path / "lake", tmp_path / "budgets.toml"
+    root.mkdir()
+    (root / MARKER).write_text("not JSON")
+    budgets.write_text('[[budget]]\nname = "all"\nlimit = 1\nperiod = "day"\n')
+    settings = settings_for("http://127.0.0.1:9", root, SESSIONS_PIPELINE_BUDGETS=str(budgets))
+    pipeline = Pipeline(settings, clock=lambda: NOW)
+    repository = build_definitions(pipeline).get_repository_def()
+    job, texts = repository.get_implicit_global_asset_job_def(), dict[str, str]()
+    with dg.DagsterInstance.ephemeral() as instance:
+        for step in repository.asset_graph.assets_defs:
+            part = job.get_subset(asset_selection={*step.keys}, asset_check_selection={*step.check_keys})
+            options: dict[str, Any] = {"instance": instance, "run_config": QUIET, "tags": range_tags(TODAY, TODAY)}
+            result = part.execute_in_process(raise_on_error=False, **options)
+            [entry] = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+            error = entry.get_dagster_event().step_failure_data.error
+            texts[step.op.name] = error.message if error else ""
+    assert len(texts) == 9
+    assert {name: text for name, text in texts.items() if f"{MARKER}: broken" not in text} == {}
 
 
 def test_the_deadlines_error_names_its_setting_and_how_far_the_run_came(data_root: DataRoot) -> None:

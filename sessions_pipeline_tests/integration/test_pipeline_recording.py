@@ -317,8 +317,10 @@ def test_an_unchanged_day_records_the_same_metadata_again(instance: dg.DagsterIn
     assert len(days) == (len(DAILY) - 1) * len(DAYS)
     for key, recorded in days.items():
         assert again[key].pop("unchanged") is True
-        assert again[key] == {name: one for name, one in recorded.items() if name not in ("bytes", "dagster/uri")}
+        assert again[key] == {name: one for name, one in recorded.items() if name != "bytes"}
         assert recorded["dagster/row_count"] >= 0
+    files = {key: Path(one["dagster/uri"]) for key, one in again.items() if key[0] in DAILY}
+    assert [key for key, file in files.items() if not file.is_file()] == []
 
 
 def test_no_name_or_text_of_a_session_is_recorded_beside_the_figures_of_a_day(

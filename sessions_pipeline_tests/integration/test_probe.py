@@ -31,7 +31,7 @@ def probed(url: str, project: str = PROJECT) -> Results:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
     by_assumption: Results = {f"{version} {assumption}": (holds, seen) for version, assumption, holds, seen in found}
-    assert len(by_assumption) == len(found) == sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
+    assert len(by_assumption) == len(found) == sum(len(assumptions) for assumptions in ASSUMPTIONS.values())
     return by_assumption
 
 
@@ -64,7 +64,7 @@ def test_the_table_fits_80_columns_and_holds_no_data(
     assert len({len(line) for line in table}) == 1
     assert len(table[0]) <= 80
     assert all(re.fullmatch(r"\| .{38} \| .{13} \| .{17} \|", line) for line in table)
-    assert len(table) == 2 + sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
+    assert len(table) == 2 + sum(len(assumptions) for assumptions in ASSUMPTIONS.values())
     data = sandbox.api.data
     assert isinstance(data, CompanyData)
     private = {value for one in data.sessions for value in (one.id, one.tenant_id, one.name)}

@@ -282,3 +282,12 @@ def test_starting_workers_is_not_interrupted_by_ctrl_c() -> None:
     # Only the main process reports the interrupt, because here no command line catches it.
     assert said.count("KeyboardInterrupt") == 1
     assert "forkserver.py" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the threads of libraries")
+def test_arrow_starts_no_thread_beside_which_python_warns_of_forks() -> None:
+    names = "print(*(file.read_text() for file in pathlib.Path('/proc/self/task').glob('*/comm')))"
+    program = f"import pathlib; from sessions_pipeline import workers; workers.prepare(0); import pyarrow; {names}"
+    threads = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert "python" in threads
+    assert "jemalloc" not in threads

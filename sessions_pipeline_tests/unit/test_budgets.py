@@ -1,6 +1,7 @@
 """Budgets: the file is validated strictly, the used amount is exact, and unknown costs never count as zero."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -580,6 +581,19 @@ def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(comman
     # Without --check, neither is an error.
     command(spent="401")
     command(spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
+
+
+def test_a_dataset_that_is_not_known_is_said_beside_its_budget_and_check_exits_with_1(
+    command: Any, costs: Costs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs.name(golden=1)
+    command(spent="1", keys='dataset = "gloden"')
+    printed = capsys.readouterr().out
+    assert re.search(r"^ *all .* unknown *$", printed, re.MULTILINE)
+    assert "\nall: no dataset is called 'gloden'; write golden\n" in printed
+    with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
+        command("--check", spent="1", keys='dataset = "gloden"')
+    assert unknown.value.exit_status == 1
 
 
 def test_budgets_are_told_apart_although_a_name_has_a_comma(command: Any) -> None:

@@ -3,10 +3,13 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import sessions_pipeline
+from sessions_pipeline.langsmith.api_versions import VERSIONS
+from sessions_pipeline.langsmith.probe import ASSUMPTIONS
 from sessions_pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +57,15 @@ def test_every_setting_is_on_its_page() -> None:
     aliases = [field.validation_alias for name, field in Settings.model_fields.items() if name != "warnings"]
     names = [name for alias in aliases for name in getattr(alias, "choices", [alias])]
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_versions_of_the_api_are_one_list_for_the_setting_the_doctor_and_the_docs() -> None:
+    values = get_args(Settings.model_fields["api_version"].annotation)
+    assert values == (*VERSIONS, "auto")
+    assert set(ASSUMPTIONS) == set(VERSIONS.values())
+    for page in ("settings.md", "api-versions.md"):
+        [row] = re.findall(r"^\| .*`v1`.*", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+        assert [f"`{version}`" for version in VERSIONS if f"`{version}`" not in row] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

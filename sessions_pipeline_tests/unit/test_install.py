@@ -1,8 +1,34 @@
-"""The settings that set-up passes on from pip's configuration to uv."""
+"""The Python that `make` uses, and the settings that set-up passes on from pip's configuration to uv."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
 
 from sessions_pipeline_tests.scripts import load
 
 install = load("tools/install.py")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "status"), [(["PYTHON=./python3.12"], 2), (["PYTHON=./python3.11"], 0), ([], 0)], ids=str
+)
+def test_make_refuses_a_python_that_is_not_the_one_of_venv(tmp_path: Path, given: list[str], status: int) -> None:
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name, version in {".venv/bin/python": "3.11.7", "python3.11": "3.11.7", "python3.12": "3.12.1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho Python {version}\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "requirements-uv.lock", "requirements.lock", "requirements-dev.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("uv", "runtime", "dev"):
+        (tmp_path / ".venv" / f".{name}").touch()
+    command = ["env", "-u", "PYTHON", "-u", "MAKEFLAGS", "make", "setup", *given]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == status, result.stderr
+    said = ".venv is not of ./python3.12, but of Python 3.11.7; to build it anew: rm -rf .venv\n"
+    assert (said in result.stderr) is (status == 2)
 
 
 def test_a_mirror_in_pips_configuration_is_passed_to_uv() -> None:

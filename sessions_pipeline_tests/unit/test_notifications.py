@@ -11,6 +11,7 @@ import pytest
 
 from sessions_pipeline.cli import cli
 from sessions_pipeline.days import days_between, period_of
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
@@ -18,7 +19,8 @@ from sessions_pipeline.orchestration.notifications import api_notices, run_notic
 from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
-from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, lake_notices
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, check_addresses, deliver, lake_notices
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.receiver import Receiver, receiving
@@ -192,11 +194,13 @@ def test_a_service_that_does_not_answer_is_given_up_in_time(receiver: Receiver) 
     assert result == ([], ["JSON"])
 
 
-def test_an_address_that_apprise_does_not_know_is_a_warning_that_does_not_show_it() -> None:
-    warnings = list[str]()
-    assert send(settings_for("carrier-pigeon://hunter2"), [NOTICE], warnings.append) == []
-    assert warnings[0].startswith("SESSIONS_PIPELINE_NOTIFY: should be addresses that Apprise knows")
-    assert "hunter2" not in warnings[0]
+def test_dagster_does_not_load_if_apprise_does_not_know_an_address_and_the_reason_does_not_show_it() -> None:
+    for addresses in (["carrier-pigeon://hunter2"], ["json://127.0.0.1:9", "slak://hunter2"]):
+        with pytest.raises(SettingError) as caught:
+            build_definitions(Pipeline(settings_for(*addresses)))
+        place = f"SESSIONS_PIPELINE_NOTIFY: address {len(addresses)}, which Apprise does not know; write addresses such"
+        assert str(caught.value).startswith(place)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_an_address_that_apprise_does_not_know_does_not_stop_messages_to_the_others(receiver: Receiver) -> None:
@@ -252,7 +256,7 @@ def test_messages_errors_and_logs_hide_the_addresses(
 def test_without_the_extra_the_setting_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(SettingError, match=r"SESSIONS_PIPELINE_NOTIFY: .* `pip install 'sessions-pipeline\[notify\]'`"):
-        settings_for("slack://a/b/c").require_apprise()
+        check_addresses(settings_for("slack://a/b/c"))
 
 
 @pytest.mark.parametrize(("minutes", "fresh"), [(179, True), (181, False), (None, False)])

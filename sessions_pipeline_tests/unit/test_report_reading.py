@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from sessions_pipeline.cli.show import report
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
@@ -133,6 +134,13 @@ def test_the_latest_days_begin_with_the_first_that_was_read(lake: Lake) -> None:
     assert latest_days(lake) == (date(2025, 2, 11), LAST)
     replace(lake, DAILY_COST_BY_REFERENCE_DATASET, LAST + timedelta(days=40), [], {})
     assert latest_days(lake)[0] == LAST + timedelta(days=11)
+
+
+def test_the_help_of_the_report_says_which_days_it_is_on(lake: Lake) -> None:
+    replace(lake, DAILY_COST_BY_REFERENCE_DATASET, LAST + timedelta(days=40), [], {})
+    first, last = latest_days(lake)
+    texts = {option.name: getattr(option, "help", "") for option in report.params}
+    assert f"default: {(last - first).days} before the last day read." in texts["first"]
 
 
 def test_days_on_which_a_workspace_was_not_read_are_listed(lake: Lake) -> None:

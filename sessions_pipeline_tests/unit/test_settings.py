@@ -157,6 +157,14 @@ def test_attributes_and_days_per_run_have_their_defaults_and_take_lists_and_numb
     assert (settings.attributes, settings.days_per_run) == (("models", "prompt.version"), 7)
 
 
+@pytest.mark.parametrize("text", [",", " , ", "','"])
+@pytest.mark.parametrize("name", ["LANGSMITH_WORKSPACE_ID", "SESSIONS_PIPELINE_ATTRIBUTES", "SESSIONS_PIPELINE_REDACT"])
+def test_a_list_of_nothing_but_commas_is_wrong_and_not_as_if_it_were_not_set(name: str, text: str) -> None:
+    os.environ[name] = text
+    with pytest.raises(SettingError, match=f"^{name}: has only commas; "):
+        Settings.load()
+
+
 def test_every_secret_is_removed_from_a_text_wherever_it_was_set(folder: Path) -> None:
     (folder / ".env").write_text(f"LANGSMITH_API_KEY={KEY}\n")
     os.environ["SESSIONS_PIPELINE_RATE_STORE"] = "redis://:hunter2@host"

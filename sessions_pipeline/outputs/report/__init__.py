@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline import tables
 from sessions_pipeline.days import days_between, month_days
-from sessions_pipeline.errors import NotReadError, SettingError
+from sessions_pipeline.errors import LakeError, NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs import REPORT_FILE, write_named
@@ -64,7 +64,11 @@ def write_report(
         raise NotReadError(f"{asked}: nothing was read; choose days of {others}, or materialize these if they are past")
     end = min(last, max(stored[-1], today or datetime.now(UTC).date())) if stored else last
     page = build_report(replace(read_report_data(lake, first, end), asked_for=last, budgets=budgets))
-    return write_named(file, page) if file else lake.write_file(REPORT_FILE, page)
+    try:
+        return write_named(file, page) if file else lake.write_file(REPORT_FILE, page)
+    except LakeError as error:
+        error.args = (f"{error}{'' if file else '; or use `sessions-pipeline report --output FILE`'}",)
+        raise
 
 
 def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
