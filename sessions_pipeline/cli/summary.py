@@ -204,13 +204,15 @@ def _result_lines(
             judged = f"{plural(so_far.judges_measured, 'experiment')} so far ({so_far.judges_unknown:,d} unknown)"
             yield f"Judges of {judged}, exactly: {exact(so_far.judge_cost) or 'unknown'} US dollars"
         return
-    yield f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
     whole = Totals.of(rows, judge_rows(lake, days))
+    cost = f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
     if not whole.judges_measured:
+        yield f"{cost}; judge calls not counted"
         # On two lines, to fit into 80 columns.
         command, _, options = judges_command(datetime.now(UTC).date()).partition(" --")
-        yield f"Judges   not counted; to count them: {command} \\\n{'':{INDENT}}  --{options}"
+        yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
+    yield cost
     of_others = f"; those of {plural(whole.unjudged, 'experiment')} not counted" if whole.unjudged else ""
     yield f"Judges, exactly: {exact(whole.judge_cost) or 'unknown'} US dollars{of_others}"
 

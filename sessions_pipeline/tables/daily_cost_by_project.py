@@ -16,7 +16,6 @@ answer minus the first. Rules:
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +48,6 @@ NEEDED = (*_LABELS, *column.MEASURES)
 """The columns that a reading must have, with the types of `sessions`."""
 
 _Row = Mapping[str, Any]
-_measures = itemgetter(*column.MEASURES)
 
 
 def daily_cost_by_project(
@@ -90,7 +88,7 @@ def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[
     if used["run_count"] == 0 and all(value == 0 for value in known):
         return None
     readings = [row for row in (start, end, end_again) if row is not None]
-    is_steady = bool(start and end and end_again and _measures(end) == _measures(end_again))
+    is_steady = bool(start and end and end_again and all(end[name] == end_again[name] for name in column.MEASURES))
     return {
         **{name: readings[0][name] for name in _LABELS},
         "reference_dataset_id": next(filter(None, (row["reference_dataset_id"] for row in readings)), None),

@@ -290,11 +290,7 @@ def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
     ("made", "unknown", "says"),
     [
         (["sessions", "rejected_sessions"], {"experiments", "unpriced", "total_cost"}, "sessions: 1 day\n"),
-        (
-            ["daily_cost_by_reference_dataset"],
-            {"sessions", "rejected"},
-            "Known cost, exactly: 1 US dollars\nJudges   not counted",
-        ),
+        (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
         (["sessions", "daily_cost_by_reference_dataset"], {"rejected"}, "sessions: 1 day\n"),
         (
             ["raw_sessions"],
@@ -349,7 +345,7 @@ def test_a_dataset_without_experiments_has_no_line_although_judges_were_measured
 def test_the_summary_shows_no_cost_if_none_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, None, reference_dataset_id=A))
     print_summary(settings, MADE, DAY, DAY)
-    assert "\nKnown cost: none\nJudges   not counted; " in capsys.readouterr().out
+    assert "\nKnown cost: none; judge calls not counted\n" in capsys.readouterr().out
 
 
 def test_datasets_are_shown_by_their_current_names_else_by_those_in_experiments_and_json_has_ids(
@@ -638,9 +634,9 @@ def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
     print_summary(settings, MADE, DAY, DAY)
-    first, second, *_ = capsys.readouterr().out.partition("Judges   not counted; to count them: ")[2].splitlines()
+    first, second, *_ = capsys.readouterr().out.partition("Judges   to count them: ")[2].splitlines()
     assert first.endswith(" \\")
-    assert len(f"Judges   not counted; to count them: {first}") <= 80
+    assert len(f"Judges   to count them: {first}") <= 80
     words = f"{first[:-1]}{second}".split()
     assert words == judges_command(datetime.now(UTC).date()).split()
     assert words[-1] == JUDGES

@@ -734,8 +734,8 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
         return capsys.readouterr().out
 
     lines = summary().splitlines()
-    place = lines.index("Judges   not counted; to count them: sessions-pipeline materialize \\")
-    assert lines[place - 1].endswith(" US dollars")
+    place = lines.index("Judges   to count them: sessions-pipeline materialize \\")
+    assert lines[place - 1].endswith(" US dollars; judge calls not counted")
     assert re.fullmatch(r" +--from (\S+) --to \1 --select judge_cost_by_experiment", lines[place + 1])
     assert len(lines[place + 1]) <= 80
     facts = json.loads(summary(as_json=True))
@@ -745,7 +745,7 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     cost = Totals.of([], judge_rows(lake_at(tmp_path), days)).judge_cost
     others = facts["experiments"] - 5
     assert f"\nJudges, exactly: {exact(cost)} US dollars; those of {others} experiments not counted\n" in summary()
-    assert "to count them" not in summary()
+    assert "judge calls" not in summary()
     facts = json.loads(summary(as_json=True))
     assert (facts["judge_cost"], facts["judges_measured"], facts["judges_unknown"]) == (exact(cost), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in facts["lines"]) == cost
@@ -766,8 +766,8 @@ def test_the_costs_are_printed_before_the_error_of_a_file_of_judges_that_can_not
     read_days(pipeline)
     made = {DAILY.name: days, "sessions": days, "rejected_sessions": days}
     print_summary(pipeline.settings, made, *days)
-    whole, _, _ = capsys.readouterr().out.partition("Judges   not counted")
-    assert re.search(r"\n2 days, \d+ sessions .*\nKnown cost, exactly: \d+\.\d+ US dollars\n$", whole, re.DOTALL)
+    whole, _, _ = capsys.readouterr().out.partition("Known cost, exactly: ")
+    assert re.search(r"\n *Total .* \$\d+\.\d\d.*\n2 days, .* 1 rejected record\n$", whole, re.DOTALL)
     file = tmp_path / JUDGES.name / f"start_date={TODAY}" / f"{JUDGES.name}.parquet"
     file.parent.mkdir(parents=True)
     file.write_text("broken")
