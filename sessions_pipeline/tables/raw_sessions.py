@@ -110,14 +110,15 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     reading = replace(reading, repeated=reading.received - len(present))
     before, since = _compare(raw, stored_keys, present, reading.number)
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
+    missing = gone_since(raw.readings).keys()
     if is_late:
-        # Sessions that the other readings have not changed: a row would be their newest, and decide their values.
-        new -= {present[key][0] for key in present.keys() & (before.keys() - since.keys())}
+        # Sessions that the other readings have found unchanged: a row would be their newest, and decide their values.
+        # Of those that are missing since, no reading will say again what they had spent.
+        new -= {present[key][0] for key in present.keys() & (before.keys() - since.keys() - missing)}
         alone = present.keys() - before.keys() - since.keys()
         reading = replace(reading, added=len(new), alone=tuple(sorted(alone)))
         learned = bool(new)
     else:
-        missing = gone_since(raw.readings).keys()
         known = {key for key, (_, workspace, _) in before.items() if workspace in covered and not reading.is_partial}
         gone = known - present.keys() - missing
         # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.

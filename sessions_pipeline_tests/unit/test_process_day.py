@@ -533,18 +533,27 @@ def test_a_late_reading_changes_no_value_when_the_reading_that_overtook_it_was_d
     assert (day.row(SESSIONS)["name"], day.broken_checks()) == ("now", {})
 
 
-@pytest.mark.parametrize("is_there", [True, False])
 def test_a_late_reading_changes_no_value_that_the_reading_that_overtook_it_has_found_unchanged(
-    day: ProcessedDay, is_there: bool
+    day: ProcessedDay,
 ) -> None:
-    """Or that it has found to be missing."""
     day.read(fetched(payload(1, total_cost="1"), payload(3)))
     base = day.base
-    day.read(fetched(payload(2), *([payload(1, total_cost="1")] if is_there else []), at=READ + HOUR), base=base)
+    day.read(fetched(payload(1, total_cost="1"), payload(2), at=READ + HOUR), base=base)
     before = day.row(SESSIONS, id=uuid(1))
     day.read(fetched(payload(1, total_cost="9"), payload(4), at=READ + 2 * HOUR), base=base)
     assert day.row(SESSIONS, id=uuid(1)) == before
     assert day.row(SESSIONS, id=uuid(4))["missing_since"] is None
+    assert not day.broken_checks(READ + 2 * HOUR)
+
+
+def test_what_only_a_late_reading_says_of_a_session_that_is_missing_since_stays_spent(day: ProcessedDay) -> None:
+    """It was read after the state that is stored, and no later reading can say it again."""
+    day.read(fetched(payload(1, total_cost="1")))
+    base = day.base
+    day.read(fetched(at=READ + HOUR), base=base)
+    day.read(fetched(payload(1, total_cost="9"), at=READ + 2 * HOUR), base=base)
+    row = day.row(SESSIONS)
+    assert (row["total_cost"], row["missing_since"]) == (Decimal(9), READ + HOUR)
     assert not day.broken_checks(READ + 2 * HOUR)
 
 
