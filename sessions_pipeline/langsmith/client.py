@@ -45,7 +45,7 @@ class SessionsClient:
     `requests` counts the requests sent, retries included. `warnings` holds each warning once, such as the API's
     announced end, or the version used if it is not the first. `api_version` is None until the first request has chosen
     it. `throttle` has the run's deadline and progress. `clock` returns this machine's time, UTC, and `ahead` is how far
-    it was ahead of the API's at the latest answer; 0 if the two differ by no more than `CLOCK_TOLERANCE`.
+    it was ahead of the API's at the latest answer with a time; 0 if the two differ by at most `CLOCK_TOLERANCE`.
     """
 
     def __init__(
@@ -105,11 +105,12 @@ class SessionsClient:
     def now(self, at: datetime | None = None) -> datetime:
         """The current time, or a time `at` of this machine's clock; by the API's clock if the two differ too much.
 
-        The latest answer says how much they differ; there is a warning. Before the first answer, that is unknown.
+        The latest answer that has a time says how much they differ; there is a warning. Until then, that is unknown.
         """
-        if self.ahead:
-            self.warn(f"The clock here is {self.ahead.total_seconds():+.0f} s off, so the API's is used; set it right")
-        return (at or self.clock()) - self.ahead
+        if ahead := self.ahead:
+            # In minutes, because answers differ by seconds, and each text is a warning of its own.
+            self.warn(f"The clock here is {ahead.total_seconds() / 60:+.0f} min off. The API's is used; set it right")
+        return (at or self.clock()) - ahead
 
     def fetch(
         self,
@@ -171,6 +172,6 @@ class SessionsClient:
             self.warn(f"The API announces the end of {endpoint.path} ({announced}); look for a newer version")
         redacted = [redact(record, self._private) for record in records] if self._private else records
         page = Page(redacted, next_cursor, headers)
-        ahead = began - (page.server_time or began)
+        ahead = began - (page.server_time or began - self.ahead)
         self.ahead = ahead if max(ahead, began - ahead - self.clock()) > CLOCK_TOLERANCE else timedelta(0)
         return page

@@ -101,6 +101,21 @@ def test_fetched_at_is_the_start_of_the_reading_by_the_servers_clock_if_the_two_
         assert bool(client.warnings) == warns
 
 
+def test_other_seconds_are_no_other_warning_and_answers_without_a_time_change_nothing() -> None:
+    answers = [listing([], **headers) for headers in ({"Date": "Fri, 20 Mar 2026 14:00:01 GMT"}, dict[str, str]())]
+    with (
+        scripted(listing([], Date="Fri, 20 Mar 2026 14:00:00 GMT"), *answers) as server,
+        client_for(server.url) as client,
+    ):
+        times = []
+        for _ in range(3):
+            client.fetch(SessionsQuery(offset=0))
+            times.append(client.now())
+    hour_ago = NOW - timedelta(hours=1)
+    assert times == [hour_ago, hour_ago + timedelta(seconds=1), hour_ago + timedelta(seconds=1)]
+    assert client.warnings == ["The clock here is +60 min off. The API's is used; set it right"]
+
+
 def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
     small = session(1, run_count=5)
     large = {**small, "id": small["id"].upper(), "run_count": 6}
