@@ -85,8 +85,9 @@ def data_root_notices(settings: Settings, memory: Memory, now: datetime) -> list
     try:
         lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
         try:
-            # The end of a period is read only after it. So for three hours, its budgets are checked, and then the next.
-            statuses = budget_statuses(lake, load_budgets(settings), now - FRESH_WITHIN)
+            # The end of a period is read only after it. So for three hours, the budgets of both periods are checked.
+            for at in {utc_day(at): at for at in (now - FRESH_WITHIN, now)}.values():
+                statuses += budget_statuses(lake, load_budgets(settings), at)
         except SettingError as error:
             found.append(Notice("budgets", "Budgets can't be checked", str(error), now + A_DAY))
         report = f"{settings.absolute_data_root}/{REPORT_FILE}"
@@ -108,7 +109,7 @@ def lake_notices(
         if happened := "can't be checked" if status.problem else REACHED.get(status.state):
             used = f"Period ending {status.last}: {status.headline}"
             text = "\n".join(filter(None, (used, status.notes, f"See {report}, and `sessions-pipeline budget`.")))
-            cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
+            cause = f"budget {status.budget.name} {status.budget.limit} {status.state} {status.problem or status.last}"
             again_from = now if status.problem else midnight(status.last) + FRESH_WITHIN
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
     if now - memory.began > FRESH_WITHIN and (stale := why_stale(last, now)):
@@ -118,9 +119,8 @@ def lake_notices(
 
 def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | None:
     """When the latest reading of the days that the schedule refreshes began, by the rules of `last_read`."""
-    today = utc_day(now)
     # Yesterday is always included, because just after midnight today was not read yet.
-    days = days_between(today - timedelta(days=max(settings.lookback_days, 1)), today)
+    days = days_between(utc_day(now - timedelta(days=max(settings.lookback_days, 1))), utc_day(now))
     return last_read(chain.from_iterable(lake.readings_of_days(days).values()), settings.workspace_ids)
 
 

@@ -209,3 +209,19 @@ def test_what_was_spent_in_a_periods_last_hour_is_reported_after_its_end_once(ho
     assert sent.popitem()[1].startswith("Period ending 2026-03-20: $138.75 of $130.00")
     later = [house.tick(midnight + timedelta(minutes=minutes)) for minutes in (10, 175, 185)]
     assert not [title for sent in later for title in sent if title.startswith("Budget")]
+
+
+def test_a_budget_that_is_exceeded_just_after_its_period_began_is_reported_at_once_and_once(house: House) -> None:
+    midnight = NOW.replace(hour=0) + timedelta(days=1)
+    house.run(midnight - timedelta(minutes=10))
+    assert "Budget 'today' has reached its warning" in house.tick(midnight - timedelta(minutes=5))
+    assert house.tick(midnight + timedelta(minutes=5)) == {}
+    early = [record(1000 + number, midnight + timedelta(minutes=10)) for number in range(105)]
+    house.sandbox.api.data.texts[:0] = early  # type: ignore[attr-defined]
+    pipeline = PipelineWithShortWindow(house.settings, clock=lambda: midnight + timedelta(minutes=30))
+    execute(pipeline, TODAY, TODAY + timedelta(days=1), instance=house.instance)
+    sent = house.tick(midnight + timedelta(minutes=35))
+    assert sent.keys() == {"Budget 'today' is beyond its limit"}
+    assert sent.popitem()[1].startswith("Period ending 2026-03-21: $131.25 of $130.00")
+    later = [house.tick(midnight + timedelta(minutes=minutes)) for minutes in (40, 175, 185)]
+    assert not [title for sent in later for title in sent if title.startswith("Budget")]

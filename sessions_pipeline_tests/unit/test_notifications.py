@@ -142,6 +142,10 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     assert warning.again_from == datetime(2026, 3, 1, 3, tzinfo=UTC)
     assert warning.text.startswith("Period ending 2026-02-28: $90.00 of $100.00 (90.0 %)")
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
+    days = (FIRST.date(), FIRST.date() + A_DAY)
+    wrong = [BudgetStatus(MONTH, day, day, FIRST, is_stale=False, problem="no such dataset") for day in days]
+    first, second = lake_notices(wrong, FIRST, memory, FIRST, REPORT)
+    assert first.cause == second.cause, "else it would be sent again at midnight"
     [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR, REPORT)
     assert stall.text.startswith("Today and the days before it were never read, or not in every workspace. See")
 
