@@ -65,7 +65,7 @@ clean: ## Remove .venv, caches and the demo's data
 # .venv stays as it is, so if PYTHON is given and is another one, that must not be ignored.
 same-python:
 	@[ ! -x $(BIN)/python ] || [ "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" ] || \
-	  { echo ".venv is not of $(PYTHON), but of $$($(BIN)/python -V); to build it anew: rm -rf .venv" >&2; exit 1; }
+	  { echo ".venv was built with $$($(BIN)/python -V), not with $(PYTHON); to build it again: rm -rf .venv" >&2; exit 1; }
 
 # PIP_USER=0 because pip's configuration may ask for `--user` installs, which pip refuses inside a virtual environment.
 .venv/.uv: requirements-uv.lock | $(if $(filter file,$(origin PYTHON)),,same-python)

@@ -133,7 +133,7 @@ def _number(name: str, text: str) -> str:
 
 
 @click.command(epilog="Example: sessions-pipeline report --output costs.html")
-@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; default: 29 before the last day read.")
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; default: 29 days before the last.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included; default: the last day read.")
 @click.option("--output", type=FILE, help="File to write, - for standard output; default: reports/cost.html.")
 def report(first: date | None, last: date | None, output: Path | None) -> None:

@@ -44,9 +44,10 @@ DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [
 
 @contextmanager
 def reason_first(kind: Callable[[str], Exception] = dg.Failure) -> Iterator[None]:
-    """Raise our errors, in a block or a function, as a `Failure`: the UI shows only others' texts below a stack trace.
+    """Raise our errors, in a block or a function, as a `Failure`, whose text the UI shows first, above stack traces.
 
-    A sensor needs another `kind`, because only steps may raise a `Failure`.
+    A sensor needs another `kind`, because only steps may raise a `Failure`. A generator needs the block, because its
+    body runs only after the call.
     """
     try:
         yield

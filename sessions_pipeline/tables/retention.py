@@ -63,9 +63,9 @@ def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
 def _sources(states: Sequence[SessionState]) -> list[SessionState]:
     """Those of the states that stats have come from, in this order; the stats now come from the last one.
 
-    A state with fewer runs than the source is none if retention explains the difference: no runs are left, or the
-    session is older than its tier's retention time. Otherwise the lower number is a correction, and counts from then
-    on: what retention empties later is what was corrected.
+    A state with fewer runs than the source does not become one if retention explains the difference: no runs are left,
+    or the session is older than its tier's retention time. Otherwise the lower number is a correction, and counts from
+    then on, also when retention empties the session later.
     """
     sources = [*states[:1]]
     for state in states[1:]:

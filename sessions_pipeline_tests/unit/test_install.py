@@ -27,7 +27,7 @@ def test_make_refuses_a_python_that_is_not_the_one_of_venv(tmp_path: Path, given
     command = ["env", "-u", "PYTHON", "-u", "MAKEFLAGS", "make", "setup", *given]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == status, result.stderr
-    said = ".venv is not of ./python3.12, but of Python 3.11.7; to build it anew: rm -rf .venv\n"
+    said = ".venv was built with Python 3.11.7, not with ./python3.12; to build it again: rm -rf .venv\n"
     assert (said in result.stderr) is (status == 2)
 
 
