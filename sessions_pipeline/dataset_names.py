@@ -48,7 +48,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     unknown = {*tuples(lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, keys)[0], *keys)} - known
     today = utc_day(read_at).isoformat()
     listed = {name for name, day in _listed_on(stored.metadata).items() if day == today} if span and stored else set()
-    rows, newly_listed, warnings = _read(pipeline, unknown, listed, read_at)
+    rows, newly_listed, read_at, warnings = _read(pipeline, unknown, listed, read_at)
     for warning in warnings:
         warn(warning)
 
@@ -66,10 +66,11 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
 
 def _read(
     pipeline: Pipeline, unknown: set[Key], listed: set[str], read_at: datetime
-) -> tuple[list[Row], dict[str, set[str]], list[str]]:
+) -> tuple[list[Row], dict[str, set[str]], datetime, list[str]]:
     """Read the whole lists of workspaces that are not in `listed`, and of the others the unknown datasets.
 
-    Returns the rows that were read; for each workspace whose whole list was read, the tenant ids in it; and warnings.
+    Returns the rows that were read; for each workspace whose whole list was read, the tenant ids in it; `read_at`, by
+    the API's clock if this machine's is off; and warnings.
     """
     rows, newly_listed = list[Row](), dict[str, set[str]]()
     with pipeline.sources() as (client, sources):
@@ -85,11 +86,12 @@ def _read(
             except ApiError as error:
                 client.warn(f"Dataset names could not be read, so the names known before are used: {error}")
                 continue
-            read = dataset_rows([record.payload for record in records], read_at)
+            # A time that a clock was ahead by would hide what is read before it has come.
+            read = dataset_rows([record.payload for record in records], client.now(read_at))
             rows += read
             if name not in listed:
                 newly_listed[name] = {workspace} if workspace else {row["tenant_id"] for row in read}
-        return rows, newly_listed, client.warnings
+        return rows, newly_listed, client.now(read_at), client.warnings
 
 
 def _listed_on(file: Mapping[str, str]) -> dict[str, str]:

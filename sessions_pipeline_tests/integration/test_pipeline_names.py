@@ -108,6 +108,17 @@ def test_the_list_is_read_once_a_day_and_nothing_is_written_in_between(sandbox: 
     assert {row["read_at"] for row in rows(data_root).values()} == {tomorrow}
 
 
+def test_a_new_name_counts_after_a_reading_with_a_clock_that_was_ahead(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("date", times=None))
+    [warning] = refresh(sandbox, tmp_path, NOW + timedelta(days=365))
+    assert "The clock here is +525600 min off" in warning
+    assert {row["read_at"] for row in rows(tmp_path).values()} == {NOW}
+    datasets(sandbox)[0].name = "renamed"
+    sandbox.api.now = NOW + timedelta(days=1)
+    assert refresh(sandbox, tmp_path, sandbox.api.now) == []
+    assert rows(tmp_path)[datasets(sandbox)[0].id]["name"] == "renamed"
+
+
 def test_materializing_the_asset_alone_reads_the_list_again(sandbox: Sandbox, data_root: DataRoot) -> None:
     for _ in range(2):
         refresh(sandbox, data_root, days=None)
