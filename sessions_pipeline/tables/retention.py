@@ -6,7 +6,6 @@ Such numbers never replace the ones that were read before.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import NamedTuple
 
 # How long the API keeps traces, by the session's tier; an unknown tier counts as short-lived.
@@ -90,10 +89,9 @@ def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:
     `before`.
     """
     old = [state for state in states if state.read_at <= before]
-    sources = _sources(old)
-    needed = {state.row for state in (*old[-1:], *sources[-1:])}
-    most = sources[-1].runs if sources else 0
-    for state, successor in reversed(list(pairwise(sources))):
+    sources, needed, most = _sources(old), set[int](), -1
+    # The first pair are the last source and the newest state.
+    for state, successor in reversed(list(zip(sources, [*sources[1:], *old[-1:]], strict=True))):
         if state.runs > most:
             most = state.runs
             needed |= {state.row, successor.row}

@@ -534,6 +534,21 @@ def test_a_late_reading_changes_no_value_when_the_reading_that_overtook_it_was_d
 
 
 @pytest.mark.parametrize("is_there", [True, False])
+def test_a_late_reading_changes_no_value_that_the_reading_that_overtook_it_has_found_unchanged(
+    day: ProcessedDay, is_there: bool
+) -> None:
+    """Or that it has found to be missing."""
+    day.read(fetched(payload(1, total_cost="1"), payload(3)))
+    base = day.base
+    day.read(fetched(payload(2), *([payload(1, total_cost="1")] if is_there else []), at=READ + HOUR), base=base)
+    before = day.row(SESSIONS, id=uuid(1))
+    day.read(fetched(payload(1, total_cost="9"), payload(4), at=READ + 2 * HOUR), base=base)
+    assert day.row(SESSIONS, id=uuid(1)) == before
+    assert day.row(SESSIONS, id=uuid(4))["missing_since"] is None
+    assert not day.broken_checks(READ + 2 * HOUR)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
 def test_sessions_that_only_a_late_reading_has_seen_are_accounted_for_until_the_next_reading(
     day: ProcessedDay, is_there: bool
 ) -> None:
