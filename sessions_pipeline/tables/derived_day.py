@@ -96,10 +96,9 @@ class DerivedDay:
         stats = {newest: stats_of(of_session) for newest, of_session in states.items() if newest not in reasons}
         sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
         gone = gone_since(raw.readings)
-        missing = {row: gone[key] for row, key in enumerate(keys) if key in gone}
         self.sessions, self.shrunk = Rows(SESSIONS.schema), list[str]()
         for part in _with_sources(validated, {*older, *reasons}, times, sources):
-            missing_since = pa.array(map(missing.get, part.column("row").to_pylist()), TIMESTAMP)
+            missing_since = pa.array((gone.get(keys[row]) for row in part.column("row").to_pylist()), TIMESTAMP)
             self.sessions.add(part.append_column("missing_since", missing_since))
             if stats:
                 self.shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()

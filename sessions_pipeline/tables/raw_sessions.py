@@ -56,7 +56,7 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
 
     If the file's version is not the one that was fetched for, other runs have committed readings since this run's first
     request. Where those cover the same workspace, this run's reading is late: it gets a number before theirs, may add
-    rows, but neither decides which sessions are missing nor overrides their values.
+    rows, but neither decides which sessions are missing nor overrides the values that the others have found.
 
     Args:
         raw: the stored day.
@@ -111,6 +111,8 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     before, since = _compare(raw, stored_keys, present, reading.number)
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
+        # Sessions that the other readings have not changed: a row would be their newest, and decide their values.
+        new -= {present[key][0] for key in present.keys() & (before.keys() - since.keys())}
         alone = present.keys() - before.keys() - since.keys()
         reading = replace(reading, added=len(new), alone=tuple(sorted(alone)))
         learned = bool(new)

@@ -6,7 +6,6 @@ Such numbers never replace the ones that were read before.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import NamedTuple
 
 # How long the API keeps traces, by the session's tier; an unknown tier counts as short-lived.
@@ -48,25 +47,31 @@ class SessionState(NamedTuple):
 
 def known_runs(run_count: int | None, used: Iterable[object]) -> int:
     """The run count; if it is unknown or zero, 1 if any of the `used` amounts is known and not zero, else 0."""
-    return run_count or int(any(used))
+    return max(run_count or 0, int(any(used)))
 
 
 def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
     """The state that a session's stats come from, and whether they have shrunk although retention can't explain it.
 
-    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. An older
-    one with more runs is the source if retention explains the difference: no runs are left, or the session is older
-    than its tier's retention time. Otherwise the lower number is a correction, and counts.
+    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source.
     """
-    newest = source = states[-1]
-    has_shrunk = False
-    for older in reversed(states[:-1]):
-        if source.runs < older.runs:
-            if source.runs == 0 or _is_past_retention(newest):
-                source = older
-            else:
-                has_shrunk = True
-    return source, has_shrunk
+    sources = _sources(states)
+    has_shrunk = sources[-1].runs < max(state.runs for state in sources)
+    return sources[-1], has_shrunk and not _is_past_retention(states[-1])
+
+
+def _sources(states: Sequence[SessionState]) -> list[SessionState]:
+    """Those of the states that stats have come from, in this order; the stats now come from the last one.
+
+    A state with fewer runs than the source is none if retention explains the difference: no runs are left, or the
+    session is older than its tier's retention time. Otherwise the lower number is a correction, and counts from then
+    on: what retention empties later is what was corrected.
+    """
+    sources = [*states[:1]]
+    for state in states[1:]:
+        if state.runs >= sources[-1].runs or (state.runs and not _is_past_retention(state)):
+            sources.append(state)
+    return sources
 
 
 def _is_past_retention(state: SessionState) -> bool:
@@ -78,15 +83,15 @@ def _is_past_retention(state: SessionState) -> bool:
 def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:
     """The raw rows that may be deleted: those of states that no result since the time `before` depends on.
 
-    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one
-    until then, each earlier one with more runs than any that follows until then (stats may come from it, see
-    `stats_of`), and the successor of each of those. So the day's tables stay the same, now and as of any time since
+    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one until
+    then and, of the `_sources` until then, the last one, each earlier one with more runs than any that follows, and the
+    successor of each of those, which corrected it. So the day's tables stay the same, now and as of any time since
     `before`.
     """
     old = [state for state in states if state.read_at <= before]
-    needed = {state.row for state in old[-1:]}
-    most = old[-1].runs if old else 0
-    for state, successor in reversed(list(pairwise(old))):
+    sources, needed, most = _sources(old), set[int](), -1
+    # The first pair are the last source and the newest state.
+    for state, successor in reversed(list(zip(sources, [*sources[1:], *old[-1:]], strict=True))):
         if state.runs > most:
             most = state.runs
             needed |= {state.row, successor.row}

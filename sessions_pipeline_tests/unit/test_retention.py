@@ -119,6 +119,21 @@ def test_the_fullest_of_several_emptied_readings_counts() -> None:
     assert (day.row(1)["total_cost"], day.row(1)["stats_as_of"]) == (Decimal(3), READ)
 
 
+@pytest.mark.parametrize("left", [{"run_count": 0, "total_cost": None}, {"run_count": 2, "total_cost": "0.30"}, {}])
+def test_a_corrected_number_stays_corrected_when_retention_has_emptied_the_session(left: dict[str, Any]) -> None:
+    corrected = {**SPENT, "start_time": NOON.isoformat(), "run_count": 6, "total_cost": "0.90"}
+    day = Readings().read(payload(1, **{**corrected, **SPENT})).read(payload(1, **corrected), at=HOUR)
+    assert day.row(1)["total_cost"] == Decimal("0.90")
+    row = day.read(payload(1, **{**corrected, "name": "renamed", **left}), at=YEARS + timedelta(days=36)).row(1)
+    assert (row["total_cost"], row["run_count"]) == (Decimal("0.90"), 6)
+
+
+def test_a_number_of_runs_below_zero_never_takes_its_stats_from_a_rejected_state() -> None:
+    day = Readings().read(payload(1, run_count="many"))
+    less = payload(1, start_time=NOON.isoformat(), run_count=-1, latency_p50=2.5)
+    assert day.read(less, at=YEARS).row(1)["latency_p50"] == 2.5
+
+
 def test_the_newest_of_two_readings_decides_whatever_their_texts_and_times() -> None:
     for first, second in (("a", "b"), ("b", "a")):
         for at in (HOUR, -HOUR, timedelta(0)):
@@ -184,7 +199,7 @@ def test_forgetting_changes_neither_the_day_now_nor_as_of_any_later_time(said: l
 
 def test_unneeded_versions_are_dropped_and_the_fullest_and_the_newest_stay() -> None:
     day = weekly([[1], [2], [5], [3], [4], [0]])
-    assert runs_in(day.forgotten(READ + YEARS)) == [5, 3, 4, 0]
+    assert runs_in(day.forgotten(READ + YEARS)) == [5, 0]
     assert runs_in(day.forgotten(READ - HOUR)) == [1, 2, 5, 3, 4, 0]
 
 
