@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.records import Record
+from sessions_pipeline.validation.rules import IS_UUID
 from sessions_pipeline.validation.types import parse_timestamp
 
 UNDATED_FIRST = 2**62  # sort key of a session without a start time if the server sorts them first
@@ -136,8 +137,9 @@ class Piece(NamedTuple):
 
 
 def identity(record: Record) -> str:
-    """The key by which two records are the same session: the id in lower case, or the whole text if there is no id."""
-    return record.session_id.lower() if record.session_id is not None else record.payload
+    """The key by which two records are the same session: the id in lower case, or the whole text if it is no UUID."""
+    id_ = record.session_id or ""
+    return id_.lower() if IS_UUID.fullmatch(id_) else record.payload
 
 
 def last_active(record: Record) -> datetime | None:

@@ -115,16 +115,16 @@ class RawDay(NamedTuple):
 
 
 def _plain_keys(rows: Rows) -> list[str]:
-    session_ids = rows.table("session_id").column(0)
-    if not session_ids.null_count:
-        # The usual case, in a third of the time.
-        return [session_id.lower() for session_id in session_ids.to_pylist()]
+    session_ids = rows.table("session_id").column(0).to_pylist()
+    if all(IS_UUID.fullmatch(session_id or "") for session_id in session_ids):
+        # The usual case, without the payloads.
+        return [session_id.lower() for session_id in session_ids]
     return [plain_key(*record) for record in rows.tuples("session_id", "payload")]
 
 
 def plain_key(session_id: str | None, payload: str) -> str:
-    """A record's id in lower case or, if it has none, a digest of its text."""
-    if session_id is None:
+    """A record's id in lower case or, if it is no UUID, a digest of its text: others may have the same broken id."""
+    if session_id is None or not IS_UUID.fullmatch(session_id):
         return f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return session_id.lower()
 

@@ -150,8 +150,8 @@ def test_every_received_record_is_valid_rejected_or_repeated() -> None:
 
 
 def test_a_session_that_is_gone_does_not_count_as_received() -> None:
-    tables = {**raw(), **sessions(session(1), session(2, missing_since=READ)), **rejected("A", "b")}
-    gone = reading(2, gone=(uuid(2), "a"))
+    tables = {**raw(), **sessions(session(1), session(2, missing_since=READ)), **rejected(uuid(3).upper(), "b")}
+    gone = reading(2, gone=(uuid(2), uuid(3)))
     assert found("every_record_is_accounted_for", tables, **committed(gone)).passed
 
 

@@ -1,6 +1,7 @@
 """The tests' own server: each fault affects the answers that it should, and no others."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ Ask = Callable[..., httpx.Response]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(texts=TEXTS, send_total=True) as running:
+    with running_sandbox(texts=TEXTS, send_total=True, now=datetime(2026, 3, 20, 12, tzinfo=UTC)) as running:
         yield running
 
 
@@ -37,6 +38,7 @@ FAULTS: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
     "deprecated": (Fault("deprecated", "Thu, 01 Jul 2027 00:00:00 GMT"), lambda a: a.headers["deprecation"] == "true"),
     "latency": (Fault("latency", 0.02), lambda a: a.elapsed.total_seconds() >= 0.02),
     "gone": (Fault("gone", 410), lambda a: a.status_code == 410),
+    "date": (Fault("date"), lambda a: a.headers.get_list("date") == ["Fri, 20 Mar 2026 12:00:00 GMT"]),
     "unsorted": (Fault("unsorted"), lambda a: a.json()[0]["id"] == "099"),
 }
 

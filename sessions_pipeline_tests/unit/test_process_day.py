@@ -400,6 +400,18 @@ def test_a_record_that_is_repaired_moves_from_rejected_to_valid_and_back(day: Pr
         assert (len(day.rows(SESSIONS)), len(day.rows(REJECTED_SESSIONS))) == (valid, 1 - valid)
 
 
+@pytest.mark.parametrize("id_", ["", "abc"])
+def test_records_whose_id_is_no_uuid_are_all_kept_and_count_towards_the_rejection_threshold(
+    day: ProcessedDay, id_: str
+) -> None:
+    broken = [payload(number, id=id_) for number in range(3)]
+    day.read(fetched(*broken, broken[0]), max_rejected_ratio=1.0)
+    assert {row["payload"] for row in day.rows(REJECTED_SESSIONS)} == {*broken}
+    assert {row["payload"] for row in day.rows(RAW_SESSIONS)} == {*broken}
+    assert day.check("every_record_is_accounted_for").passed
+    assert day.read(fetched(*(payload(number, id=id_) for number in range(20)), at=READ + HOUR)).exceeded
+
+
 def test_as_of_an_earlier_time_the_day_is_what_was_read_by_then(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, total_cost="1")))
     day.read(fetched(payload(1, total_cost="2"), at=READ + HOUR))
@@ -554,6 +566,21 @@ def test_what_only_a_late_reading_says_of_a_session_that_is_missing_since_stays_
     day.read(fetched(payload(1, total_cost="9"), at=READ + 2 * HOUR), base=base)
     row = day.row(SESSIONS)
     assert (row["total_cost"], row["missing_since"]) == (Decimal(9), READ + HOUR)
+    assert not day.broken_checks(READ + 2 * HOUR)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_late_reading_changes_no_value_that_the_reading_that_overtook_it_has_found_unchanged(
+    day: ProcessedDay, is_there: bool
+) -> None:
+    """Or that it has found to be missing."""
+    day.read(fetched(payload(1, total_cost="1"), payload(3)))
+    base = day.base
+    day.read(fetched(payload(2), *([payload(1, total_cost="1")] if is_there else []), at=READ + HOUR), base=base)
+    before = day.row(SESSIONS, id=uuid(1))
+    day.read(fetched(payload(1, total_cost="9"), payload(4), at=READ + 2 * HOUR), base=base)
+    assert day.row(SESSIONS, id=uuid(1)) == before
+    assert day.row(SESSIONS, id=uuid(4))["missing_since"] is None
     assert not day.broken_checks(READ + 2 * HOUR)
 
 
