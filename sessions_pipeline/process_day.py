@@ -169,11 +169,9 @@ def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, table
 
 def _exceeded(derived: DerivedDay, received: int) -> str | None:
     """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
-    day, rejected = derived.raw.day, derived.rejected.num_rows
-    all_ = rejected + derived.sessions.num_rows
-    if day is UNDATED:
-        # Usually few records have no readable day, so their share is taken of all records that the run received.
-        all_ = max(all_, received)
+    day, rejected = derived.raw.day, derived.rejected_now
+    # Usually few records have no readable day, so their share is taken of all records that the run received.
+    all_ = max(rejected + derived.sessions.num_rows, received if day is UNDATED else 0)
     if rejected < LEAST_REJECTED or rejected <= derived.options.max_rejected_ratio * all_:
         return None
     ((reason, *_),) = next(derived.rejected.tuples("reasons"))

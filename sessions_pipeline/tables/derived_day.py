@@ -51,6 +51,7 @@ class DerivedDay:
 
     `is_over`: the day had ended when each of its workspaces was last read; true without a day.
     `sessions`, `rejected`: the rows of `sessions` and `rejected_sessions`.
+    `rejected_now`: how many of the rejected records are not gone. Without a usable id, each change leaves one behind.
     `drift`: how often properties or values came that the schema does not name, and, as `without <property>`, the
     number of sessions if none of them has a property of the schema.
     `rounded`: how many costs had more than 18 decimal places and were rounded.
@@ -106,6 +107,7 @@ class DerivedDay:
         for part in raw.rows.only(reasons.__contains__).parts() if reasons else ():
             reason_lists = [reasons[row] for row in islice(rejected_rows, part.num_rows)]
             self.rejected.add(part.append_column("reasons", pa.array(reason_lists, pa.list_(pa.string()))))
+        self.rejected_now = sum(keys[row] not in gone for row in reasons)
         self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
         self.rounded = validator.rounded
         # Without a record that names the workspace, a session would get another key, see `RawDay.keys`.
