@@ -140,7 +140,7 @@ def test_the_help_of_the_report_says_which_days_it_is_on(lake: Lake) -> None:
     replace(lake, DAILY_COST_BY_REFERENCE_DATASET, LAST + timedelta(days=40), [], {})
     first, last = latest_days(lake)
     texts = {option.name: getattr(option, "help", "") for option in report.params}
-    assert f"default: {(last - first).days} before the last day read." in texts["first"]
+    assert f"default: {(last - first).days} days before the last." in texts["first"]
 
 
 def test_days_on_which_a_workspace_was_not_read_are_listed(lake: Lake) -> None:
