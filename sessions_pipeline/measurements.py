@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, midnight, utc_day
 from sessions_pipeline.errors import ApiError, BrokenError, ParameterError, RefusedError
-from sessions_pipeline.lake import Lake
+from sessions_pipeline.lake import Lake, parquet
 from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import OWN_WORKSPACE, SessionsClient
@@ -114,6 +114,7 @@ def measure_judge_costs(pipeline: Pipeline, warn: Callable[[str], object]) -> tu
     # Read once for all workspaces: the files are as many as the days since judges were first measured.
     measured = sorted(judge_rows(lake, [*lake.days(JUDGE_COST_BY_EXPERIMENT), UNDATED]), key=itemgetter("read_at"))
     with pipeline.sources() as (client, sources):
+        # From the first answer on, what is measured is dated by the API's clock if this machine's is off.
         pipeline = replace(pipeline, clock=client.now)
         # Begin with another workspace each night: a large one may use up the night's limit.
         turn = pipeline.clock().toordinal() % len(sources)
@@ -218,6 +219,6 @@ def _merged(read: Sequence[Row], before: pa.Table, _file: Mapping[str, str]) -> 
 
 def _experiments(lake: Lake) -> pa.Table:
     """All experiments in the lake: the columns `NEEDED`, and each one's day as `start_date`."""
-    stored = lake.each(lambda day: lake.load_days(SESSIONS, [day], NEEDED), [*lake.days(SESSIONS), UNDATED])
-    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for _, (rows, _) in stored)
-    return pa.concat_tables([lake.read_days(SESSIONS, [], NEEDED), *experiments])
+    stored = lake.each(lambda day: lake.load(SESSIONS, day, NEEDED), [*lake.days(SESSIONS), UNDATED])
+    is_experiment = pc.field("reference_dataset_id").is_valid()
+    return parquet.joined(SESSIONS, ((day, file.rows.filter(is_experiment)) for day, file in stored if file), NEEDED)
