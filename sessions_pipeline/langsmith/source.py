@@ -68,7 +68,8 @@ class DayRecords:
         self._pack(sorted(self._latest))
         return Rows(RAW_SCHEMA, self._packed.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
-    def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
+    def _pack(self, ids: Sequence[str]) -> None:
+        """Pack these records, in batches, so that the texts of each are freed before the next is made."""
         for first in range(0, len(ids), PACKED_AT_ONCE):
             batch = ids[first : first + PACKED_AT_ONCE]
             self._packed.add(records_table([self._latest.pop(id_) for id_ in batch]))

@@ -90,7 +90,7 @@ def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:
     """
     old = [state for state in states if state.read_at <= before]
     sources, needed, most = _sources(old), set[int](), -1
-    # The first pair are the last source and the newest state.
+    # The first pair is the last source and the newest state.
     for state, successor in reversed(list(zip(sources, [*sources[1:], *old[-1:]], strict=True))):
         if state.runs > most:
             most = state.runs
